@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: (GPL-2.0-only WITH Linux-syscall-note) OR MIT */
+/*
+ * dirtytrack: guest memory whose every CPU write is tracked
+ *
+ *     /dev/dirtytrack --SLOT_CREATE--> slot fd --LOG_CREATE--> log fd
+ *       (char device)                (guest memory)          (one consumer's view)
+ *
+ * Each object is a file and lives as long as something holds it: an fd, a
+ * mapping, or (for a slot) one of its logs.
+ *
+ * THE GUARANTEE
+ *
+ * Every write that completed before DIRTYTRACK_LOG_HARVEST is called is reported
+ * by that harvest or by an earlier one of the same log.  A write that races a
+ * harvest is reported by it, by the next one, or by both.  A page may be
+ * reported without having changed, never the reverse.  To copy a page, read its
+ * content after the harvest that reported it has returned.
+ *
+ * "Write" means a store by any CPU through any mapping of the slot (a guest
+ * through KVM, a thread, another process), a kernel write to such a mapping
+ * (read(2), ptrace, process_vm_writev, DMA through a pinned page), pwrite() to
+ * the slot and the discarding of a page.  "The same log" is literal: logs of one
+ * slot are independent, and each gives the guarantee on its own.
+ *
+ * VOCABULARY
+ *
+ * A page is 4096 bytes and is named by its index in the slot (its pfn there, not
+ * an address).  A range is a first page and a count.  "next" is the first page
+ * that was not looked at.
+ *
+ * STRUCTS
+ *
+ * Every ioctl takes one struct that starts with its own size and flags, and that
+ * may grow at its end in a later version.  A larger struct is accepted while what
+ * the kernel does not know is zero.  Fields named out_ are written by the kernel
+ * and ignored on input; all others are read and never changed.  The ioctl's
+ * result is 0 or -1: counts are in fields.
+ *
+ * ERRORS, the same for every ioctl
+ *
+ * - EINVAL: size is smaller than the first version of the struct, or a value is
+ *   outside what its field allows.
+ * - E2BIG: the part of the struct that this kernel does not know is not zero.
+ * - EOPNOTSUPP: an unknown flag, or a reserved field that is not zero.
+ * - EOVERFLOW: the end of a range does not fit in 64 bits.
+ * - EFAULT: an address cannot be read or written.  Nothing is lost: what could
+ *   not be delivered is reported again.
+ * - EINTR: a signal arrived before any progress was made.
+ * - ENOTTY: an unknown ioctl number, or the wrong kind of fd.
+ * - ENOMEM, EMFILE, ENFILE: as everywhere.
+ *
+ * Errors of one ioctl are listed with it.
+ */
+#ifndef _UAPI_LINUX_DIRTYTRACK_H
+#define _UAPI_LINUX_DIRTYTRACK_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define DIRTYTRACK_DEVICE "/dev/dirtytrack"
+
+/* Bytes in a slot's name, with the terminating NUL. */
+#define DIRTYTRACK_NAME_LEN 32
+
+/* A page is 1 << DIRTYTRACK_PAGE_SHIFT bytes. */
+#define DIRTYTRACK_PAGE_SHIFT 12
+
+#define DIRTYTRACK_TYPE 0xD7
+
+/* Ioctls of the device */
+#define DIRTYTRACK_GET_INFO		_IO(DIRTYTRACK_TYPE, 0x00)
+#define DIRTYTRACK_SLOT_CREATE		_IO(DIRTYTRACK_TYPE, 0x01)
+#define DIRTYTRACK_SLOT_NEXT		_IO(DIRTYTRACK_TYPE, 0x02)
+#define DIRTYTRACK_SLOT_OPEN		_IO(DIRTYTRACK_TYPE, 0x03)
+
+/* Ioctls of a slot */
+#define DIRTYTRACK_SLOT_INFO		_IO(DIRTYTRACK_TYPE, 0x20)
+#define DIRTYTRACK_LOG_CREATE		_IO(DIRTYTRACK_TYPE, 0x21)
+
+/* Ioctls of a log */
+#define DIRTYTRACK_LOG_INFO		_IO(DIRTYTRACK_TYPE, 0x40)
+#define DIRTYTRACK_LOG_HARVEST		_IO(DIRTYTRACK_TYPE, 0x41)
+#define DIRTYTRACK_LOG_HARVEST_EXTENTS	_IO(DIRTYTRACK_TYPE, 0x42)
+
+/**
+ * enum dirtytrack_strategy - how the module takes write permission away
+ * @DIRTYTRACK_STRATEGY_WP: mappings are write-protected and their dirty bits
+ *	collected; the kernel has CONFIG_MAPPING_DIRTY_HELPERS.
+ * @DIRTYTRACK_STRATEGY_ZAP: mappings are removed, and come back by a fault.
+ */
+enum dirtytrack_strategy {
+	DIRTYTRACK_STRATEGY_WP = 1,
+	DIRTYTRACK_STRATEGY_ZAP = 2,
+};
+
+/**
+ * struct dirtytrack_info - argument of DIRTYTRACK_GET_INFO
+ * @size: sizeof(struct dirtytrack_info)
+ * @flags: must be 0
+ * @out_features: bits that say which later additions this module has; none yet
+ * @out_max_slot_size: largest size of a slot, bytes
+ * @out_max_slots: how many slots may exist at once
+ * @out_max_logs: how many logs one slot may have at once
+ * @out_page_shift: binary logarithm of the page size
+ * @out_strategy: one of enum dirtytrack_strategy
+ *
+ * What the module can do and how much it allows.  Asked by a program that wants
+ * to know; there are no version numbers.
+ */
+struct dirtytrack_info {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 out_features;
+	__aligned_u64 out_max_slot_size;
+	__u32 out_max_slots;
+	__u32 out_max_logs;
+	__u32 out_page_shift;
+	__u32 out_strategy;
+};
+
+/**
+ * struct dirtytrack_slot_create - argument of DIRTYTRACK_SLOT_CREATE
+ * @size: sizeof(struct dirtytrack_slot_create)
+ * @flags: must be 0
+ * @length: size of the slot in bytes, a multiple of the page size, not 0
+ * @name: name, NUL-terminated, padded with NULs to the end; empty for none.
+ *	Printable ASCII without '/'.
+ * @out_id: id of the slot, never 0, not reused while the module is loaded
+ * @out_fd: fd of the slot, close-on-exec, open for reading and writing
+ *
+ * Makes a slot, with no page in it: memory is allocated, zeroed, as it is
+ * touched, and charged to the memory cgroup of who touches it.  The fd is like
+ * that of a regular file with mode 0600 of the caller: it can be mapped
+ * (MAP_SHARED, from an fd open for writing), read, written, punched, and opened
+ * again through /proc/PID/fd.  Its size never changes.
+ *
+ * Errors: EINVAL (length, name), EEXIST (the caller's user has a slot of that
+ * name), ENOSPC (as many slots as are allowed), EFBIG (length over
+ * out_max_slot_size).
+ */
+struct dirtytrack_slot_create {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 length;
+	char name[DIRTYTRACK_NAME_LEN];
+	__u32 out_id;
+	__s32 out_fd;
+};
+
+/**
+ * struct dirtytrack_slot_next - argument of DIRTYTRACK_SLOT_NEXT
+ * @size: sizeof(struct dirtytrack_slot_next)
+ * @flags: must be 0
+ * @id: 0, or the id after which to look
+ * @out_id: smallest larger id of a slot that the caller may open
+ *
+ * Lists the slots, one a call.
+ *
+ * Errors: ENOENT (there are no more).
+ */
+struct dirtytrack_slot_next {
+	__u32 size;
+	__u32 flags;
+	__u32 id;
+	__u32 out_id;
+};
+
+/* The slot is named by its name, not by its id. */
+#define DIRTYTRACK_OPEN_BY_NAME (1U << 0)
+
+/**
+ * struct dirtytrack_slot_open - argument of DIRTYTRACK_SLOT_OPEN
+ * @size: sizeof(struct dirtytrack_slot_open)
+ * @flags: 0 or DIRTYTRACK_OPEN_BY_NAME
+ * @id: id of the slot; must be 0 with DIRTYTRACK_OPEN_BY_NAME
+ * @out_fd: a new fd of the slot, close-on-exec, open for reading and writing
+ * @name: name of the slot, as in struct dirtytrack_slot_create; must be all
+ *	zero without DIRTYTRACK_OPEN_BY_NAME
+ *
+ * Opens a slot for its owner (the user whose file it is) or for a caller with
+ * CAP_SYS_ADMIN in the initial user namespace.  By name, the caller's own slot
+ * comes first; a privileged caller who has none gets another user's.
+ *
+ * Errors: EINVAL (id 0, empty name), ENOENT (no such slot), EACCES (another
+ * user's, by id), ENOTUNIQ (slots of several other users have that name).
+ */
+struct dirtytrack_slot_open {
+	__u32 size;
+	__u32 flags;
+	__u32 id;
+	__s32 out_fd;
+	char name[DIRTYTRACK_NAME_LEN];
+};
+
+/**
+ * struct dirtytrack_slot_info - argument of DIRTYTRACK_SLOT_INFO, on a slot fd
+ * @size: sizeof(struct dirtytrack_slot_info)
+ * @flags: must be 0
+ * @out_id: id
+ * @out_uid: owner, as seen in the caller's user namespace
+ * @out_length: size in bytes
+ * @out_name: name, padded with NULs
+ * @out_resident: pages that have memory
+ * @out_logs: logs that exist
+ * @out_reserved: 0
+ * @out_faults: page faults that the module served since the slot was made
+ * @out_grants: pages that became writable by a fault
+ * @out_collected: pages visited by a collect, that is once writable
+ * @out_protects: calls that took write permission from a run of pages
+ *
+ * The four counters are sums of per-CPU counters: exact when nothing runs.
+ */
+struct dirtytrack_slot_info {
+	__u32 size;
+	__u32 flags;
+	__u32 out_id;
+	__u32 out_uid;
+	__aligned_u64 out_length;
+	char out_name[DIRTYTRACK_NAME_LEN];
+	__aligned_u64 out_resident;
+	__u32 out_logs;
+	__u32 out_reserved;
+	__aligned_u64 out_faults;
+	__aligned_u64 out_grants;
+	__aligned_u64 out_collected;
+	__aligned_u64 out_protects;
+};
+
+/* Every resident page is in the log from the start. */
+#define DIRTYTRACK_LOG_ALL_SET (1U << 0)
+
+/**
+ * struct dirtytrack_log_create - argument of DIRTYTRACK_LOG_CREATE, on a slot fd
+ * @size: sizeof(struct dirtytrack_log_create)
+ * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
+ * @out_fd: fd of the log, close-on-exec
+ * @reserved: must be 0
+ *
+ * Starts a log: from when the call returns, every write is in it.  Without
+ * DIRTYTRACK_LOG_ALL_SET the log starts clean, which costs one pass over the
+ * pages that are writable now; with it, the log starts with every page that has
+ * memory, and nothing is protected before the first harvest.  The log ends with
+ * the last reference to its file, however that goes away.
+ *
+ * Errors: EBADF (the slot fd is not open for writing), ENOSPC (as many logs as
+ * the slot may have), EINTR.
+ */
+struct dirtytrack_log_create {
+	__u32 size;
+	__u32 flags;
+	__s32 out_fd;
+	__u32 reserved;
+};
+
+/**
+ * struct dirtytrack_log_info - argument of DIRTYTRACK_LOG_INFO, on a log fd
+ * @size: sizeof(struct dirtytrack_log_info)
+ * @flags: must be 0
+ * @out_slot_id: id of the slot
+ * @out_reserved: 0
+ * @out_npages: pages of the slot, that is bits of the bitmap
+ * @out_bitmap_offset: where mmap() of the log fd finds the bitmap, bytes
+ * @out_bitmap_size: size of that mapping, a multiple of the page size
+ * @out_summary_offset: where mmap() finds the summary, bytes
+ * @out_summary_size: size of that mapping
+ * @out_dirty: pages that are in the log now; what was written and not collected
+ *	yet is not counted
+ * @out_harvests: HARVEST and HARVEST_EXTENTS calls that took something away or
+ *	could have
+ * @out_reported: pages that they reported
+ *
+ * The mappings are read-only and may be read at any time.  The bitmap is of
+ * __u64 words in native byte order, page n being bit n % 64 of word n / 64; bit
+ * m % 64 of word m / 64 of the summary is set if word m of the bitmap is not
+ * zero (it may be set when the word is zero, while a call is at work).  They show
+ * what was collected: a harvest or peek, of any log of the slot, collects.
+ */
+struct dirtytrack_log_info {
+	__u32 size;
+	__u32 flags;
+	__u32 out_slot_id;
+	__u32 out_reserved;
+	__aligned_u64 out_npages;
+	__aligned_u64 out_bitmap_offset;
+	__aligned_u64 out_bitmap_size;
+	__aligned_u64 out_summary_offset;
+	__aligned_u64 out_summary_size;
+	__aligned_u64 out_dirty;
+	__aligned_u64 out_harvests;
+	__aligned_u64 out_reported;
+};
+
+/* Report, and leave the pages in the log. */
+#define DIRTYTRACK_HARVEST_PEEK (1U << 0)
+
+/**
+ * struct dirtytrack_harvest - argument of DIRTYTRACK_LOG_HARVEST, on a log fd
+ * @size: sizeof(struct dirtytrack_harvest)
+ * @flags: 0 or DIRTYTRACK_HARVEST_PEEK
+ * @first: first page of the range
+ * @npages: pages in the range, not 0; the range ends inside the slot
+ * @bitmap: address of __u64 words, aligned to 8 bytes
+ * @bit: number of the bit, in @bitmap, that stands for page @first
+ * @out_next: page at which the call stopped: @first + @npages if it did all
+ * @out_dirty: pages of [@first, @out_next) that were dirty
+ * @out_new: those of them whose bit in @bitmap was clear
+ *
+ * Takes the dirty pages of the range out of the log and sets their bits in the
+ * caller's bitmap.  Other bits, and words without a dirty page, are left alone:
+ * a caller who wants only this harvest clears the bitmap before.  @bit need not
+ * be a multiple of 64, nor have anything to do with @first.  The words must not
+ * be written by others during the call.
+ *
+ * The work of one call is bounded: it may stop early, with @out_next less than
+ * the end, also for a signal or an address that faults after some progress.
+ * Call again from @out_next.
+ *
+ * Errors: EINVAL (range outside the slot or empty, @bitmap unaligned), EOVERFLOW,
+ * EFAULT, EINTR.
+ */
+struct dirtytrack_harvest {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 first;
+	__aligned_u64 npages;
+	__aligned_u64 bitmap;
+	__aligned_u64 bit;
+	__aligned_u64 out_next;
+	__aligned_u64 out_dirty;
+	__aligned_u64 out_new;
+};
+
+/**
+ * enum dirtytrack_state - what a dirty extent holds now
+ * @DIRTYTRACK_STATE_DATA: pages with memory: read them
+ * @DIRTYTRACK_STATE_HOLE: pages without: they are zero, and reading them through
+ *	a mapping would allocate them
+ */
+enum dirtytrack_state {
+	DIRTYTRACK_STATE_DATA = 1,
+	DIRTYTRACK_STATE_HOLE = 2,
+};
+
+/**
+ * struct dirtytrack_extent - a run of dirty pages of one state
+ * @first: first page
+ * @npages: how many
+ * @state: one of enum dirtytrack_state
+ */
+struct dirtytrack_extent {
+	__aligned_u64 first;
+	__u32 npages;
+	__u32 state;
+};
+
+/**
+ * struct dirtytrack_harvest_extents - argument of DIRTYTRACK_LOG_HARVEST_EXTENTS
+ * @size: sizeof(struct dirtytrack_harvest_extents)
+ * @flags: 0 or DIRTYTRACK_HARVEST_PEEK
+ * @first: first page of the range
+ * @npages: pages in the range, not 0; the range ends inside the slot
+ * @extents: address of an array of struct dirtytrack_extent, aligned to 8 bytes
+ * @nr: its length, not 0
+ * @out_nr: entries written
+ * @out_next: page at which the call stopped: @first + @npages if it did all
+ * @out_dirty: pages in the entries written
+ *
+ * Takes the dirty pages of the range out of the log and lists them as extents,
+ * ascending, apart from each other, adjacent ones of one state merged.  The call
+ * stops early when the array is full, and for the reasons that
+ * DIRTYTRACK_LOG_HARVEST does; pages from @out_next on stay in the log.
+ *
+ * Errors: EINVAL (range outside the slot or empty, @extents unaligned, @nr 0),
+ * EOVERFLOW, EFAULT, EINTR.
+ */
+struct dirtytrack_harvest_extents {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 first;
+	__aligned_u64 npages;
+	__aligned_u64 extents;
+	__u32 nr;
+	__u32 out_nr;
+	__aligned_u64 out_next;
+	__aligned_u64 out_dirty;
+};
+
+#endif /* _UAPI_LINUX_DIRTYTRACK_H */
