@@ -13,9 +13,7 @@
 #ifndef DIRTYTRACK_TEST_H
 #define DIRTYTRACK_TEST_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -29,6 +27,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 
 #include <linux/dirtytrack.h>
 
@@ -518,9 +517,10 @@ static inline int _test_harvest_all(int log, __u32 flags, __u64 first,
 /* ---- harvest as extents ---- */
 
 static inline int _test_extents(int log, __u32 flags, __u64 first, __u64 npages,
-				struct dirtytrack_extent *extents, __u32 nr,
+				void *array, __u32 nr,
 				struct dirtytrack_harvest_extents *arg)
 {
+	const struct dirtytrack_extent *extents = array;
 	__u64 at = first, dirty = 0;
 	int ret;
 
@@ -745,6 +745,56 @@ static inline bool bytes_are(const void *p, unsigned char value, size_t size)
 static inline bool page_is_zero(const void *page)
 {
 	return bytes_are(page, 0, PAGE_SIZE);
+}
+
+/*
+ * @npages of zeroed memory with a page after it that cannot be touched, to see
+ * that nothing is read or written past an end.
+ */
+static inline char *guarded_alloc(__u64 npages)
+{
+	char *p = mmap(NULL, (npages + 1) << DIRTYTRACK_PAGE_SHIFT,
+		       PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || mprotect(page_at(p, npages), PAGE_SIZE, PROT_NONE))
+		dt_broken("no guarded memory: %s", strerror(errno));
+	return p;
+}
+
+/* ---- processes ---- */
+
+/*
+ * How a child ended: its exit status, or 128 + the signal.  A child of a test
+ * ends with _exit(!_metadata->passed), for its EXPECTs count in its own copy.
+ */
+static inline int test_wait(pid_t pid)
+{
+	int status;
+
+	if (waitpid(pid, &status, 0) != pid)
+		dt_broken("waitpid: %s", strerror(errno));
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Takes on a user's identity and drops privilege; become(0) comes back. */
+static inline void become(uid_t uid)
+{
+	if (setresuid(uid, uid, 0))
+		dt_broken("setresuid(%u): %s (tests run as root)", uid,
+			  strerror(errno));
+}
+
+static inline unsigned int test_count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	if (!dir)
+		dt_broken("/proc/self/fd: %s", strerror(errno));
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
 }
 
 #endif /* DIRTYTRACK_TEST_H */
