@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A slot of which a test says what it writes, and checks that the log says so
+ *
+ * The test calls put(), or writes in its own way and calls wrote(); check() then
+ * harvests and wants exactly those pages: a page too few is a lost write, a page
+ * too many costs every consumer a copy.  A second log, harvested once at the end,
+ * must have the union: logs are independent, and what one harvest collects it
+ * owes to all of them.
+ */
+#ifndef DIRTYTRACK_TRACKED_H
+#define DIRTYTRACK_TRACKED_H
+
+#include "dirtytrack_test.h"
+
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+/* What the slot's pages are when the log starts. */
+enum tracked_start {
+	START_FRESH,	/* no page has memory */
+	START_RESIDENT,	/* all were written through the mapping of the test */
+	START_UNMAPPED,	/* all have memory, and no mapping has touched them */
+};
+
+struct tracked {
+	int slot;
+	int log;
+	int late;	/* harvested at the end only */
+	__u64 npages;
+	char *mem;
+	__u64 *want;	/* written since the last check */
+	__u64 *ever;	/* written since the start */
+	__u64 *got;	/* what the last check harvested */
+	unsigned int checks;
+	bool inexact;	/* some check allowed more than was written */
+};
+
+/* A value that no store before had, in this process or in another. */
+static inline __u64 fresh_value(void)
+{
+	static __u64 count;
+
+	return (__u64)getpid() << 40 | ++count;
+}
+
+/* One store, at an offset that moves through the page from store to store. */
+static inline void poke(void *page)
+{
+	__u64 value = fresh_value();
+
+	*(volatile __u64 *)((char *)page + value * sizeof(value) % PAGE_SIZE) = value;
+}
+
+static inline void wrote(struct tracked *t, __u64 first, __u64 npages)
+{
+	for (__u64 n = first; n < first + npages; n++) {
+		bit_set(t->want, n);
+		bit_set(t->ever, n);
+	}
+}
+
+/* Stores to @page of the slot through @map, which begins at page @first. */
+static inline void put_at(struct tracked *t, char *map, __u64 first, __u64 page)
+{
+	poke(page_at(map, page - first));
+	wrote(t, page, 1);
+}
+
+static inline void put(struct tracked *t, __u64 page)
+{
+	put_at(t, t->mem, 0, page);
+}
+
+static inline void put_range(struct tracked *t, __u64 first, __u64 npages)
+{
+	for (__u64 n = first; n < first + npages; n++)
+		put(t, n);
+}
+
+static inline void tracked_open(struct __test_metadata *_metadata,
+				struct tracked *t, __u64 npages,
+				enum tracked_start start)
+{
+	*t = (struct tracked){
+		.npages = npages,
+		.want = bitmap_alloc(npages),
+		.ever = bitmap_alloc(npages),
+		.got = bitmap_alloc(npages),
+	};
+	t->slot = test_new_slot(npages);
+	t->mem = test_map(t->slot, 0, npages);
+	for (__u64 n = 0; n < npages; n++) {
+		__u64 value = fresh_value();
+
+		if (start == START_RESIDENT)
+			poke(page_at(t->mem, n));
+		else if (start == START_UNMAPPED)
+			ASSERT_EQ(sizeof(value), pwrite(t->slot, &value, sizeof(value),
+							n << DIRTYTRACK_PAGE_SHIFT));
+	}
+	t->log = test_log_create(t->slot, 0);
+	t->late = test_log_create(t->slot, 0);
+}
+
+/* At most a handful: a lost mapping is hundreds of pages. */
+#define TRACKED_PRINT 8
+
+static inline void tracked_compare(struct __test_metadata *_metadata,
+				   const struct tracked *t, const __u64 *got,
+				   const __u64 *least, const __u64 *most,
+				   const char *what, int line)
+{
+	unsigned int lost = 0, extra = 0;
+
+	for (__u64 n = 0; n < t->npages; n++) {
+		if (bit_test(least, n) && !bit_test(got, n) &&
+		    lost++ < TRACKED_PRINT)
+			TH_LOG("line %d: page %llu was written and %s lacks it",
+			       line, n, what);
+		if (most && bit_test(got, n) && !bit_test(most, n) &&
+		    extra++ < TRACKED_PRINT)
+			TH_LOG("line %d: page %llu was not written and %s has it",
+			       line, n, what);
+	}
+	EXPECT_EQ(0, lost) {
+		TH_LOG("line %d: writes lost", line);
+	}
+	EXPECT_EQ(0, extra) {
+		TH_LOG("line %d: pages reported without a write", line);
+	}
+}
+
+/* Both ways of asking are the same question, so they take turns. */
+static inline void tracked_harvest(struct __test_metadata *_metadata,
+				   struct tracked *t)
+{
+	bitmap_zero(t->got, t->npages);
+	if (t->checks++ % 2)
+		test_extents_all(t->log, 0, 0, t->npages, 3, t->got, t->got);
+	else
+		test_harvest_all(t->log, 0, 0, t->npages, t->got, 0);
+}
+
+static inline void tracked_check(struct __test_metadata *_metadata,
+				 struct tracked *t, const __u64 *most, int line)
+{
+	tracked_harvest(_metadata, t);
+	tracked_compare(_metadata, t, t->got, t->want, most, "the harvest", line);
+	if (most != t->want)
+		t->inexact = true;
+	bitmap_zero(t->want, t->npages);
+}
+
+/* The harvest has the pages that were written, and no other. */
+#define check(t) tracked_check(_metadata, t, (t)->want, __LINE__)
+
+/* It has them, and may have any of @most beside. */
+#define check_within(t, most) tracked_check(_metadata, t, most, __LINE__)
+
+/* It has them, and may have anything beside. */
+#define check_has(t) tracked_check(_metadata, t, NULL, __LINE__)
+
+static inline void tracked_close(struct __test_metadata *_metadata,
+				 struct tracked *t)
+{
+	__u64 *got = bitmap_alloc(t->npages);
+
+	test_harvest_all(t->late, 0, 0, t->npages, got, 0);
+	tracked_compare(_metadata, t, got, t->ever, t->inexact ? NULL : t->ever,
+			"the log harvested once", __LINE__);
+	free(got);
+	test_unmap(t->mem, t->npages);
+	close(t->late);
+	close(t->log);
+	close(t->slot);
+	free(t->want);
+	free(t->ever);
+	free(t->got);
+}
+
+/* ---- other processes ---- */
+
+/* Has the child ended by itself, with status 0? */
+static inline bool child_ok(pid_t pid)
+{
+	int status;
+
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+	       !WEXITSTATUS(status);
+}
+
+/* Runs the statements in a child and waits for its end. */
+#define in_child(...) do {						\
+	pid_t __pid = fork();						\
+									\
+	ASSERT_LE(0, __pid);						\
+	if (!__pid) {							\
+		__VA_ARGS__;						\
+		_exit(0);						\
+	}								\
+	ASSERT_TRUE(child_ok(__pid));					\
+} while (0)
+
+/*
+ * Turns between two processes: each end of the pair waits for the other's
+ * turn_give().  An end whose peer is gone is not kept waiting.
+ */
+static inline bool turn_give(int end)
+{
+	return send(end, "", 1, MSG_NOSIGNAL) == 1;
+}
+
+static inline bool turn_wait(int end)
+{
+	char c;
+
+	return recv(end, &c, 1, 0) == 1;
+}
+
+#endif /* DIRTYTRACK_TRACKED_H */
