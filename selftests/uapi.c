@@ -537,30 +537,6 @@ TEST_F(each, number_with_direction)
 	}
 }
 
-/* A process without a free fd number gets an error and not an object. */
-TEST_F(each, no_fd_left)
-{
-	struct rlimit limit, saved;
-	struct state before, after;
-
-	if (variant->cmd != DIRTYTRACK_SLOT_CREATE &&
-	    variant->cmd != DIRTYTRACK_SLOT_OPEN &&
-	    variant->cmd != DIRTYTRACK_LOG_CREATE)
-		return;
-
-	before = look(&self->o);
-	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &saved));
-	limit = saved;
-	limit.rlim_cur = dup(0);
-	close(limit.rlim_cur);
-	valid(&self->o, variant->cmd, self->arg);
-	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
-	EXPECT_ERRNO(EMFILE, dt_ioctl(self->fd, variant->cmd, self->arg));
-	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &saved));
-	after = look(&self->o);
-	EXPECT_SAME(before, after);
-}
-
 #ifdef __x86_64__
 /* ioctl(2) of a 32-bit process: the structs are the same, the entry is not. */
 static int ioctl_32(int fd, unsigned int cmd, void *arg)
@@ -759,6 +735,33 @@ TEST_F(uapi, new_fds)
 	flags = fcntl(fd, F_GETFL);
 	EXPECT_EQ(O_RDWR, flags & O_ACCMODE);
 	close(fd);
+}
+
+/* A process without a free fd number gets an error and not an object. */
+TEST_F(uapi, no_fd_left)
+{
+	const struct { unsigned long cmd; int fd; } calls[] = {
+		{ DIRTYTRACK_SLOT_CREATE, self->o.dev },
+		{ DIRTYTRACK_SLOT_OPEN, self->o.dev },
+		{ DIRTYTRACK_LOG_CREATE, self->o.slot },
+	};
+	unsigned char arg[DT_MAX_ARG];
+	struct rlimit limit, saved;
+	struct state before, after;
+
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &saved));
+	before = look(&self->o);
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		limit = saved;
+		limit.rlim_cur = dup(0);
+		close(limit.rlim_cur);
+		valid(&self->o, calls[i].cmd, arg);
+		ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
+		EXPECT_ERRNO(EMFILE, dt_ioctl(calls[i].fd, calls[i].cmd, arg));
+		ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &saved));
+		after = look(&self->o);
+		EXPECT_SAME(before, after);
+	}
 }
 
 TEST_F(uapi, log_create_reserved)
