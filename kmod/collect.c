@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Collect: from the slot's open bitmap to the bitmaps of all its logs.
+ *
+ * A group of 4096 pages at a time: consume the open bits, protect the pages in
+ * every address space, gather what was written, OR it into every log, leave open
+ * what must be looked at again.  All under the slot's lock, so a harvest of
+ * another log waits for one group at most, and none misses what was consumed for
+ * its log and not delivered yet.
+ *
+ * That a page was written is in one of four places:
+ *
+ * - the dirty bit of a PTE: recorded by the protect pass;
+ * - PG_dirty: where a zap, an exit, a zap strategy, and users of get_user_pages()
+ *   leave it, and dt_mark_written();
+ * - a reference that someone holds: he may be writing through the kernel's mapping
+ *   or by DMA right now.  Reported, and left open;
+ * - a page that is gone: it was released, and is zero now.
+ */
+#include <linux/bitmap.h>
+#include <linux/sched/signal.h>
+
+#include "dirtytrack.h"
+#include "protect.h"
+
+/*
+ * Runs closer than this are protected as one, which costs the look at the PTEs
+ * between (they are clean and read-only, or open and due next time anyway) and
+ * saves a walk, a notifier call and a TLB flush.  Not where a secondary MMU
+ * follows: it drops all that it has of the run.
+ */
+#define DT_RUN_GAP 512
+
+/**
+ * dt_mark_written - say that the kernel has written to a page
+ * @slot: the slot
+ * @pgoff: offset of the page
+ * @page: the page
+ *
+ * Called after the data is in the page, while holding a reference to it.  Then a
+ * collect that comes before sees the reference, if it looks at the page at all,
+ * and one that comes after sees the mark.  The open bit goes last: it makes the
+ * next collect look.
+ */
+void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page)
+{
+	SetPageDirty(page);
+	smp_mb__after_atomic();
+	dt_bitmap_set(&slot->open, pgoff);
+}
+
+/*
+ * Does someone besides the slot and its mappings hold the page?  The slot holds
+ * one reference and each mapping one.  mapcount goes up after the reference and
+ * down before it, so unless it is stable around the read of the count the answer
+ * is yes.  Such a user sets PG_dirty before he drops his reference: the caller
+ * looks at it after.
+ */
+static bool dt_page_held(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	int before, count, after;
+
+	before = atomic_read(&folio->_mapcount) + 1;
+	smp_rmb();
+	count = folio_ref_count(folio);
+	smp_rmb();
+	after = atomic_read(&folio->_mapcount) + 1;
+	smp_rmb();
+	return before != after || count != 1 + after;
+}
+
+/* What gather found in the 64 pages of a word. */
+struct dt_found {
+	u64 dirty;	/* report */
+	u64 reopen;	/* look again next time */
+};
+
+static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settled,
+			   struct dt_found *found)
+{
+	bool force = !settled && slot->has_notifier;
+
+	found->dirty = 0;
+	found->reopen = settled ? 0 : open;
+	for (; open; open &= open - 1) {
+		u64 bit = open & -open;
+		struct page *page = dt_page_find(slot, word * DT_WORD_BITS +
+						 __ffs64(open));
+
+		if (!page) {
+			found->dirty |= bit;	/* released */
+			continue;
+		}
+		if (dt_page_held(page)) {
+			found->dirty |= bit;
+			found->reopen |= bit;
+		}
+		if (PageDirty(page) && TestClearPageDirty(page))
+			found->dirty |= bit;
+		/*
+		 * A PTE that was cleaned but may have stayed writable: a guest
+		 * writes through it without setting its dirty bit, and KVM set
+		 * PG_dirty only when it took the page.  Report it next time.
+		 */
+		if (force)
+			SetPageDirty(page);
+	}
+}
+
+static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
+{
+	struct dt_log *log;
+
+	list_for_each_entry(log, &slot->logs, node)
+		dt_bitmap_or(&log->bitmap, word, dirty);
+}
+
+/*
+ * Protects and gathers the pages [first, end) of a group, numbered from its base.
+ * Dirty bits found in PTEs go to all of them, open or not: a page between two open
+ * ones, granted a moment ago, had its bit cleaned.
+ */
+static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
+{
+	pgoff_t base = group * DT_GROUP_BITS;
+	struct dt_found found;
+	bool settled;
+	u32 word;
+
+	settled = dt_protect->run(slot->inode.i_mapping, base + first, end - first,
+				  base, (unsigned long *)slot->run_dirty);
+	slot->protects++;
+	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
+		u64 open = slot->run_open[word] & dt_word_mask(word, first, end);
+		u64 dirty = slot->run_dirty[word] & dt_word_mask(word, first, end);
+
+		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
+		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
+		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word, found.reopen);
+		slot->collected += hweight64(open);
+	}
+}
+
+static void dt_collect_group(struct dt_slot *slot, u64 group)
+{
+	u32 gap = READ_ONCE(slot->has_notifier) ? 1 : DT_RUN_GAP;
+	unsigned long *open = (unsigned long *)slot->run_open;
+	u64 words = dt_bitmap_claim(&slot->open, group);
+	u32 first, end, next;
+
+	if (!words)
+		return;
+	memset(slot->run_open, 0, sizeof(slot->run_open));
+	memset(slot->run_dirty, 0, sizeof(slot->run_dirty));
+	for (; words; words &= words - 1) {
+		u64 word = __ffs64(words);
+
+		slot->run_open[word] = dt_bitmap_take(&slot->open,
+						      group * DT_WORD_BITS + word, ~0ULL);
+	}
+
+	filemap_invalidate_lock_shared(slot->inode.i_mapping);
+	for (first = find_first_bit(open, DT_GROUP_BITS); first < DT_GROUP_BITS;
+	     first = next) {
+		end = find_next_zero_bit(open, DT_GROUP_BITS, first);
+		next = find_next_bit(open, DT_GROUP_BITS, end);
+		while (next < DT_GROUP_BITS && next - end < gap) {
+			end = find_next_zero_bit(open, DT_GROUP_BITS, next);
+			next = find_next_bit(open, DT_GROUP_BITS, end);
+		}
+		dt_collect_run(slot, group, first, end);
+	}
+	filemap_invalidate_unlock_shared(slot->inode.i_mapping);
+}
+
+/**
+ * dt_collect_next - collect until a group has something for a log
+ * @slot: the slot
+ * @log: the log that wants it
+ * @group: group to start at
+ * @end: group to stop before
+ *
+ * The summaries are read under the slot's lock: without it a group that another
+ * log's collect has consumed and not delivered yet would look idle.
+ *
+ * Context: takes the slot's lock, for one group's collect at most.
+ * Return: the first group of [@group, @end) in which @log has pages that were
+ * written before the call, or @end.
+ */
+u64 dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 group, u64 end)
+{
+	mutex_lock(&slot->lock);
+	for (; group < end; group++) {
+		if (dt_bitmap_group(&slot->open, group)) {
+			dt_collect_group(slot, group);
+			break;
+		}
+		if (dt_bitmap_group(&log->bitmap, group))
+			break;
+	}
+	mutex_unlock(&slot->lock);
+	return group;
+}
+
+/**
+ * dt_collect_all - collect the whole slot, for the logs that exist
+ * @slot: the slot
+ *
+ * Context: takes the slot's lock, for one group at a time.
+ * Return: 0, or EINTR if the caller is being killed.
+ */
+int dt_collect_all(struct dt_slot *slot)
+{
+	u64 group;
+
+	for (group = 0; group < slot->open.ngroups; group++) {
+		if (!dt_bitmap_group(&slot->open, group))
+			continue;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		mutex_lock(&slot->lock);
+		dt_collect_group(slot, group);
+		mutex_unlock(&slot->lock);
+		cond_resched();
+	}
+	return 0;
+}

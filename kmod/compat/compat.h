@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What older kernels lack, by the names of newer ones.
+ *
+ * The module is written for the newest kernel.  Each difference has a probe of its
+ * name in probes/, tried against the kernel that is built for; this is the only
+ * place that looks at the answers, apart from the choice of a protect strategy.
+ */
+#ifndef DIRTYTRACK_COMPAT_H
+#define DIRTYTRACK_COMPAT_H
+
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/pgtable.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
+#include <linux/userfaultfd_k.h>
+#ifdef DT_HAVE_SOFTLEAF
+#include <linux/leafops.h>
+#endif
+
+/* 6.3, 1c71222e5f23 "mm: replace vma->vm_flags direct modifications" */
+#ifndef DT_HAVE_VM_FLAGS_SET
+static inline void vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* 6.3, b74d24f7a74f "fs: port ->getattr() to pass mnt_idmap" */
+#ifndef DT_HAVE_MNT_IDMAP
+#define mnt_idmap user_namespace
+#endif
+
+/* 6.6, 0d72b92883c6 "fs: pass the request_mask to generic_fillattr" */
+#ifndef DT_HAVE_FILLATTR_MASK
+#define generic_fillattr(idmap, mask, inode, stat) \
+	generic_fillattr(idmap, inode, stat)
+#endif
+
+/* 6.5, 2cb1e08985e3 "splice: Use filemap_splice_read() instead ..." */
+#ifndef DT_HAVE_COPY_SPLICE_READ
+#define copy_splice_read generic_file_splice_read
+#endif
+
+/* 6.7, f7f43858c550 "libfs: add simple_inode_init_ts helper" */
+#ifndef DT_HAVE_SIMPLE_INODE_INIT_TS
+static inline void simple_inode_init_ts(struct inode *inode)
+{
+	inode->i_atime = inode->i_mtime = inode->i_ctime = current_time(inode);
+}
+#endif
+
+/*
+ * 6.5, 2f0584f3f4bd "mm: Rename arch pte_mkwrite()'s to pte_mkwrite_novma()".  The
+ * pte_mkwrite() of these kernels is not exported; it differs for shadow stacks only.
+ */
+#ifndef DT_HAVE_PTE_MKWRITE_NOVMA
+#define pte_mkwrite_novma pte_mkwrite
+#endif
+
+/*
+ * Is this a userfaultfd marker in place of a page?  Our pages are never swapped,
+ * migrated or poisoned in place, so nothing else that is not present can be there
+ * but a poison marker, which has a meaning to keep.
+ */
+static inline bool dt_pte_marker(pte_t pte)
+{
+#ifdef DT_HAVE_PTE_MARKER_UFFD_WP
+	return pte_marker_uffd_wp(pte);
+#elif defined(DT_HAVE_SOFTLEAF)
+	softleaf_t entry = softleaf_from_pte(pte);
+
+	return softleaf_is_uffd_wp_marker(entry);
+#else
+#error "the probes found no way to know a userfaultfd marker"
+#endif
+}
+
+#endif

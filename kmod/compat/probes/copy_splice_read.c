@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * 6.5, 2cb1e08985e3 "splice: Use filemap_splice_read() instead of
+ * generic_file_splice_read()", which removed the latter
+ *
+ * exports: copy_splice_read
+ */
+#include <linux/fs.h>
+
+void probe(struct file_operations *fops);
+void probe(struct file_operations *fops)
+{
+	fops->splice_read = copy_splice_read;
+}

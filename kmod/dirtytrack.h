@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The objects of dirtytrack and what the files of the module call in each other.
+ *
+ * A slot is an inode of a kernel-internal filesystem, a log is a file with a
+ * reference to that inode.  Pages are named by their offset in the slot (pgoff).
+ * "first" and "npages" make a range; "end" is the page after its last.
+ */
+#ifndef DIRTYTRACK_H
+#define DIRTYTRACK_H
+
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/percpu_counter.h>
+
+#include <uapi/linux/dirtytrack.h>
+
+#include "bitmap.h"
+
+struct seq_file;
+
+/* Extents that are copied out at once. */
+#define DT_LOG_EXTENTS	64
+
+/* The page store is chunked by what one huge entry can map. */
+#define DT_CHUNK_PAGES	512
+
+/**
+ * struct dt_chunk - 2 MiB of a slot
+ * @pages: DT_CHUNK_PAGES page pointers, NULL where there is no memory; NULL as a
+ *	whole before the first
+ * @resident: how many are not NULL
+ *
+ * Entries appear by cmpxchg under mapping->invalidate_lock shared, and go away
+ * under it exclusive.
+ */
+struct dt_chunk {
+	struct page **pages;
+	atomic_t resident;
+};
+
+/**
+ * struct dt_slot_stats - what the fault path counts, on each CPU
+ * @faults: calls of .fault and .page_mkwrite
+ * @grants: PTEs made writable
+ */
+struct dt_slot_stats {
+	u64 faults;
+	u64 grants;
+};
+
+/**
+ * struct dt_slot - guest memory
+ * @inode: the file; its i_mapping has the mappings and the invalidate_lock
+ * @id: id, in the table of all slots
+ * @name: name, padded with NULs
+ * @npages: size
+ * @chunks: the page store
+ * @resident: pages in it
+ * @open: pages that may be writable somewhere (see vma.c)
+ * @has_notifier: an mm with a secondary MMU (KVM) was granted a page; stays set
+ * @stats: counters of the fault path
+ * @lock: serialises collects and guards what follows
+ * @logs: all logs
+ * @nlogs: their number
+ * @collected: open pages visited by collects
+ * @protects: runs of pages protected
+ * @run_open: what a collect took from @open, one group
+ * @run_dirty: what it found to be written
+ *
+ * Lock order: mmap_lock or VMA lock (of a fault) -> invalidate_lock
+ *	dt_log.lock -> dt_slot.lock -> invalidate_lock -> i_mmap_rwsem -> page
+ *	table lock.  None but mmap_lock and dt_log.lock is held across a copy to or
+ *	from user memory, which may be the slot itself.
+ */
+struct dt_slot {
+	struct inode inode;
+	u32 id;
+	char name[DIRTYTRACK_NAME_LEN];
+	u64 npages;
+	struct dt_chunk *chunks;
+	struct percpu_counter resident;
+	struct dt_bitmap open;
+	bool has_notifier;
+	struct dt_slot_stats __percpu *stats;
+
+	struct mutex lock;
+	struct list_head logs;
+	u32 nlogs;
+	u64 collected;
+	u64 protects;
+	u64 run_open[DT_WORD_BITS];
+	u64 run_dirty[DT_WORD_BITS];
+};
+
+static inline struct dt_slot *dt_inode_slot(struct inode *inode)
+{
+	return container_of(inode, struct dt_slot, inode);
+}
+
+static inline struct dt_slot *dt_file_slot(struct file *file)
+{
+	return dt_inode_slot(file_inode(file));
+}
+
+/**
+ * struct dt_log - one consumer's view of a slot
+ * @slot: the slot; the log holds a reference to its inode
+ * @node: in the slot's list, under its lock
+ * @bitmap: dirty pages; collects of any log of the slot set bits, harvests of
+ *	this one take them
+ * @lock: one harvest at a time: two at once could each miss what the other has
+ *	taken and not delivered yet.  Guards what follows.
+ * @harvests: calls
+ * @reported: pages that they reported
+ * @taken: what a harvest took of one group and has not delivered yet
+ * @resident: which of those pages have memory
+ * @extents: extents on their way to the caller
+ */
+struct dt_log {
+	struct dt_slot *slot;
+	struct list_head node;
+	struct dt_bitmap bitmap;
+	struct mutex lock;
+	u64 harvests;
+	u64 reported;
+	u64 taken[DT_WORD_BITS];
+	u64 resident[DT_WORD_BITS];
+	struct dirtytrack_extent extents[DT_LOG_EXTENTS];
+};
+
+/* slot.c */
+extern const struct file_operations dt_slot_fops;
+int dt_slot_init(void);
+void dt_slot_exit(void);
+struct file *dt_slot_create(u64 length, const char *name, u32 *out_id);
+struct file *dt_slot_open(u32 id);
+struct file *dt_slot_open_by_name(const char *name);
+int dt_slot_next(u32 id, u32 *out_id);
+void dt_slot_info(struct dt_slot *slot, struct dirtytrack_slot_info *info);
+u32 dt_slot_max(void);
+u64 dt_slot_max_size(void);
+
+/* pages.c */
+int dt_pages_init(struct dt_slot *slot);
+void dt_pages_destroy(struct dt_slot *slot);
+struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff);
+struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff);
+u64 dt_pages_resident(struct dt_slot *slot, u64 word);
+pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident);
+struct page *dt_page_remove(struct dt_slot *slot, pgoff_t pgoff);
+void dt_pages_trim(struct dt_slot *slot, pgoff_t pgoff);
+
+/* file.c */
+ssize_t dt_file_read_iter(struct kiocb *iocb, struct iov_iter *to);
+ssize_t dt_file_write_iter(struct kiocb *iocb, struct iov_iter *from);
+loff_t dt_file_llseek(struct file *file, loff_t offset, int whence);
+
+/* release.c */
+long dt_file_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
+
+/* vma.c */
+int dt_slot_mmap(struct file *file, struct vm_area_struct *vma);
+
+/* collect.c */
+void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page);
+u64 dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 group, u64 end);
+int dt_collect_all(struct dt_slot *slot);
+
+/* log.c */
+struct file *dt_log_create(struct dt_slot *slot, bool all_set);
+void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info);
+struct dt_log *dt_file_log(struct file *file);
+u32 dt_log_max(void);
+
+/* harvest.c */
+int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg);
+int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *arg);
+void dt_harvest_undo(struct dt_log *log, u64 first, u64 end);
+
+/* main.c */
+long dt_slot_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+long dt_log_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+
+#endif

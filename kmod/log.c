@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Logs: one consumer's view of a slot, a file with the bitmap in it.
+ *
+ * A log is in its slot's list from its creation to the last reference to its file,
+ * which the kernel drops however its users end.  That is all there is to stopping:
+ * nothing is unprotected, for the next write to a page makes it writable anyway.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "compat/compat.h"
+#include "dirtytrack.h"
+
+static unsigned int max_logs = 64;
+module_param(max_logs, uint, 0444);
+MODULE_PARM_DESC(max_logs, "how many logs one slot may have at once");
+
+/**
+ * dt_log_max - how many logs a slot may have
+ *
+ * Return: the limit.
+ */
+u32 dt_log_max(void)
+{
+	return max_logs;
+}
+
+static size_t dt_log_words_size(struct dt_log *log)
+{
+	return PAGE_ALIGN(log->bitmap.nwords * sizeof(u64));
+}
+
+static size_t dt_log_summary_size(struct dt_log *log)
+{
+	return PAGE_ALIGN(log->bitmap.ngroups * sizeof(u64));
+}
+
+static void dt_log_free(struct dt_log *log)
+{
+	vfree(log->bitmap.words);
+	vfree(log->bitmap.summary);
+	iput(&log->slot->inode);
+	kfree(log);
+}
+
+static int dt_log_release(struct inode *inode, struct file *file)
+{
+	struct dt_log *log = file->private_data;
+	struct dt_slot *slot = log->slot;
+
+	mutex_lock(&slot->lock);
+	if (!list_empty(&log->node)) {
+		list_del(&log->node);
+		slot->nlogs--;
+	}
+	mutex_unlock(&slot->lock);
+	dt_log_free(log);
+	return 0;
+}
+
+/* The file: the words, then the summary. */
+static vm_fault_t dt_log_fault(struct vm_fault *vmf)
+{
+	struct dt_log *log = vmf->vma->vm_file->private_data;
+	size_t offset = (size_t)vmf->pgoff << PAGE_SHIFT;
+	size_t words = dt_log_words_size(log);
+	struct page *page;
+
+	if (offset < words)
+		page = vmalloc_to_page((void *)log->bitmap.words + offset);
+	else if (offset - words < dt_log_summary_size(log))
+		page = vmalloc_to_page((void *)log->bitmap.summary + offset - words);
+	else
+		return VM_FAULT_SIGBUS;
+	get_page(page);
+	vmf->page = page;
+	return 0;
+}
+
+static const struct vm_operations_struct dt_log_vm_ops = {
+	.fault = dt_log_fault,
+};
+
+static int dt_log_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	/* Page permissions are the trust boundary: it is read-only for good. */
+	if (vma->vm_flags & VM_WRITE)
+		return -EPERM;
+	vm_flags_clear(vma, VM_MAYWRITE);
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_ops = &dt_log_vm_ops;
+	return 0;
+}
+
+static void dt_log_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct dirtytrack_log_info info = {};
+
+	dt_log_info(file->private_data, &info);
+	seq_printf(m, "slot_id:\t%u\n", info.out_slot_id);
+	seq_printf(m, "log_pages:\t%llu\n", info.out_npages);
+	seq_printf(m, "log_dirty:\t%llu\n", info.out_dirty);
+	seq_printf(m, "log_harvests:\t%llu\n", info.out_harvests);
+	seq_printf(m, "log_reported:\t%llu\n", info.out_reported);
+}
+
+static const struct file_operations dt_log_fops = {
+	.owner = THIS_MODULE,
+	.release = dt_log_release,
+	.llseek = noop_llseek,
+	.mmap = dt_log_mmap,
+	.unlocked_ioctl = dt_log_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = dt_log_show_fdinfo,
+};
+
+/**
+ * dt_file_log - the log of a file
+ * @file: a file of which dt_log_ioctl() is the ioctl
+ *
+ * Return: the log.
+ */
+struct dt_log *dt_file_log(struct file *file)
+{
+	return file->private_data;
+}
+
+static struct dt_log *dt_log_alloc(struct dt_slot *slot)
+{
+	struct dt_log *log = kzalloc(sizeof(*log), GFP_KERNEL_ACCOUNT);
+	void *words, *summary;
+
+	if (!log)
+		return NULL;
+	ihold(&slot->inode);
+	log->slot = slot;
+	mutex_init(&log->lock);
+	INIT_LIST_HEAD(&log->node);
+	/* Both are mapped by the page: dt_log_fault() hands out all of each. */
+	words = __vmalloc(PAGE_ALIGN(dt_bitmap_words(slot->npages) * sizeof(u64)),
+			  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	summary = __vmalloc(PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64)),
+			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	dt_bitmap_init(&log->bitmap, slot->npages, words, summary);
+	if (!words || !summary) {
+		dt_log_free(log);
+		return NULL;
+	}
+	return log;
+}
+
+static int dt_log_publish(struct dt_log *log)
+{
+	struct dt_slot *slot = log->slot;
+	int err = 0;
+
+	mutex_lock(&slot->lock);
+	if (slot->nlogs >= max_logs) {
+		err = -ENOSPC;
+	} else {
+		list_add_tail(&log->node, &slot->logs);
+		slot->nlogs++;
+	}
+	mutex_unlock(&slot->lock);
+	return err;
+}
+
+/*
+ * Puts every page that has memory into a published log.  Memory that comes after
+ * comes with a write, which is collected, or is zero; memory that goes is
+ * collected, too.
+ */
+static int dt_log_fill(struct dt_log *log)
+{
+	struct address_space *mapping = log->slot->inode.i_mapping;
+	u64 word;
+
+	for (word = 0; word < log->bitmap.nwords; word++) {
+		if (!(word % DT_WORD_BITS)) {
+			if (fatal_signal_pending(current))
+				return -EINTR;
+			cond_resched();
+		}
+		filemap_invalidate_lock_shared(mapping);
+		dt_bitmap_or(&log->bitmap, word, dt_pages_resident(log->slot, word));
+		filemap_invalidate_unlock_shared(mapping);
+	}
+	return 0;
+}
+
+/**
+ * dt_log_create - start a log
+ * @slot: the slot
+ * @all_set: start with every page that has memory, instead of none
+ *
+ * A clean start collects what was written so far for the logs that exist, and
+ * then joins them: a write in between is in the new log, too, no later one is
+ * missed.
+ *
+ * Return: a file of the log; ENOSPC, EINTR, ENOMEM.
+ */
+struct file *dt_log_create(struct dt_slot *slot, bool all_set)
+{
+	struct dt_log *log;
+	struct file *file;
+	int err;
+
+	log = dt_log_alloc(slot);
+	if (!log)
+		return ERR_PTR(-ENOMEM);
+	file = anon_inode_getfile("[dirtytrack-log]", &dt_log_fops, log,
+				  O_RDWR | O_CLOEXEC);
+	if (IS_ERR(file)) {
+		dt_log_free(log);
+		return file;
+	}
+	err = all_set ? 0 : dt_collect_all(slot);
+	if (!err)
+		err = dt_log_publish(log);
+	if (!err && all_set)
+		err = dt_log_fill(log);
+	if (err) {
+		fput(file);
+		return ERR_PTR(err);
+	}
+	return file;
+}
+
+/**
+ * dt_log_info - describe a log
+ * @log: the log
+ * @info: gets the out_ fields
+ */
+void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info)
+{
+	info->out_slot_id = log->slot->id;
+	info->out_reserved = 0;
+	info->out_npages = log->bitmap.nbits;
+	info->out_bitmap_offset = 0;
+	info->out_bitmap_size = dt_log_words_size(log);
+	info->out_summary_offset = dt_log_words_size(log);
+	info->out_summary_size = dt_log_summary_size(log);
+	info->out_dirty = dt_bitmap_count(&log->bitmap);
+	info->out_harvests = READ_ONCE(log->harvests);
+	info->out_reported = READ_ONCE(log->reported);
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The page store of a slot: order-0 pages in chunks of 2 MiB.
+ *
+ * Pages are ours alone: not on the LRU, not movable, not in the page cache.  So
+ * their reference count is known (1, and 1 for each mapping), which is how a
+ * collect sees that someone else holds one; and no migration or swap entry, which
+ * the protect pass does not understand, ever stands for one.
+ *
+ * Pages appear under mapping->invalidate_lock held shared, by cmpxchg, and go
+ * away under it held exclusive.  Whoever uses a page without the lock holds a
+ * reference to it.
+ */
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "dirtytrack.h"
+
+static u64 dt_nchunks(struct dt_slot *slot)
+{
+	return DIV_ROUND_UP_ULL(slot->npages, DT_CHUNK_PAGES);
+}
+
+static struct dt_chunk *dt_chunk_of(struct dt_slot *slot, pgoff_t pgoff)
+{
+	return &slot->chunks[pgoff / DT_CHUNK_PAGES];
+}
+
+/**
+ * dt_pages_init - make the empty page store
+ * @slot: the slot, with its size
+ *
+ * Return: 0 or ENOMEM; dt_pages_destroy() undoes either.
+ */
+int dt_pages_init(struct dt_slot *slot)
+{
+	slot->chunks = __vmalloc(dt_nchunks(slot) * sizeof(*slot->chunks),
+				 GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!slot->chunks)
+		return -ENOMEM;
+	return percpu_counter_init(&slot->resident, 0, GFP_KERNEL_ACCOUNT);
+}
+
+/**
+ * dt_pages_destroy - free the page store and every page
+ * @slot: the slot, which nobody else uses any more
+ */
+void dt_pages_destroy(struct dt_slot *slot)
+{
+	u64 i;
+	int j;
+
+	for (i = 0; slot->chunks && i < dt_nchunks(slot); i++) {
+		struct page **pages = slot->chunks[i].pages;
+
+		if (!pages)
+			continue;
+		for (j = 0; j < DT_CHUNK_PAGES; j++) {
+			if (pages[j])
+				put_page(pages[j]);
+		}
+		kfree(pages);
+		cond_resched();
+	}
+	vfree(slot->chunks);
+	percpu_counter_destroy(&slot->resident);
+}
+
+/**
+ * dt_page_find - look a page up
+ * @slot: the slot
+ * @pgoff: its offset, inside the slot
+ *
+ * Context: invalidate_lock held.
+ * Return: the page, or NULL if there is no memory.
+ */
+struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff)
+{
+	struct page **pages = READ_ONCE(dt_chunk_of(slot, pgoff)->pages);
+
+	return pages ? READ_ONCE(pages[pgoff % DT_CHUNK_PAGES]) : NULL;
+}
+
+static struct page **dt_chunk_get(struct dt_chunk *chunk)
+{
+	struct page **pages = READ_ONCE(chunk->pages), **new;
+
+	if (pages)
+		return pages;
+	new = kcalloc(DT_CHUNK_PAGES, sizeof(*new), GFP_KERNEL_ACCOUNT);
+	if (!new)
+		return NULL;
+	pages = cmpxchg(&chunk->pages, NULL, new);
+	if (pages) {
+		kfree(new);
+		return pages;
+	}
+	return new;
+}
+
+/**
+ * dt_page_get - look a page up, and give it memory if it has none
+ * @slot: the slot
+ * @pgoff: its offset, inside the slot
+ *
+ * Context: invalidate_lock held, may sleep.
+ * Return: the page, or NULL if memory is short.
+ */
+struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff)
+{
+	struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
+	struct page **pages = dt_chunk_get(chunk);
+	struct page *page, *old;
+
+	if (!pages)
+		return NULL;
+	page = READ_ONCE(pages[pgoff % DT_CHUNK_PAGES]);
+	if (page)
+		return page;
+	page = alloc_page(GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT);
+	if (!page)
+		return NULL;
+	old = cmpxchg(&pages[pgoff % DT_CHUNK_PAGES], NULL, page);
+	if (old) {
+		put_page(page);
+		return old;
+	}
+	atomic_inc(&chunk->resident);
+	percpu_counter_inc(&slot->resident);
+	return page;
+}
+
+/**
+ * dt_pages_resident - which pages of a bitmap word have memory
+ * @slot: the slot
+ * @word: index of the word
+ *
+ * Context: invalidate_lock held.
+ * Return: a bit for each of the 64 pages.
+ */
+u64 dt_pages_resident(struct dt_slot *slot, u64 word)
+{
+	pgoff_t pgoff = word * DT_WORD_BITS;
+	struct page **pages = READ_ONCE(dt_chunk_of(slot, pgoff)->pages);
+	u64 bits = 0;
+	int i;
+
+	BUILD_BUG_ON(DT_CHUNK_PAGES % DT_WORD_BITS);
+	if (!pages)
+		return 0;
+	pages += pgoff % DT_CHUNK_PAGES;
+	for (i = 0; i < DT_WORD_BITS; i++)
+		bits |= (u64)!!READ_ONCE(pages[i]) << i;
+	return bits;
+}
+
+/**
+ * dt_pages_seek - find the next page with, or without, memory
+ * @slot: the slot
+ * @pgoff: where to start, at most the slot's size
+ * @resident: which
+ *
+ * Context: invalidate_lock held.
+ * Return: its offset, or the slot's size.
+ */
+pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident)
+{
+	while (pgoff < slot->npages) {
+		struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
+		int full = resident ? 0 : DT_CHUNK_PAGES;
+
+		if (!(pgoff % DT_CHUNK_PAGES) &&
+		    atomic_read(&chunk->resident) == full) {
+			pgoff += DT_CHUNK_PAGES;
+			cond_resched();
+			continue;
+		}
+		if (!!dt_page_find(slot, pgoff) == resident)
+			return pgoff;
+		pgoff++;
+	}
+	return slot->npages;
+}
+
+/**
+ * dt_page_remove - take a page out of the store
+ * @slot: the slot
+ * @pgoff: its offset
+ *
+ * Context: invalidate_lock held exclusive.
+ * Return: the page with the store's reference, or NULL if there is none.
+ */
+struct page *dt_page_remove(struct dt_slot *slot, pgoff_t pgoff)
+{
+	struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
+	struct page *page = dt_page_find(slot, pgoff);
+
+	if (page) {
+		WRITE_ONCE(chunk->pages[pgoff % DT_CHUNK_PAGES], NULL);
+		atomic_dec(&chunk->resident);
+		percpu_counter_dec(&slot->resident);
+	}
+	return page;
+}
+
+/**
+ * dt_pages_trim - free what an empty chunk needs
+ * @slot: the slot
+ * @pgoff: a page of the chunk
+ *
+ * Context: invalidate_lock held exclusive.
+ */
+void dt_pages_trim(struct dt_slot *slot, pgoff_t pgoff)
+{
+	struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
+
+	if (chunk->pages && !atomic_read(&chunk->resident)) {
+		kfree(chunk->pages);
+		chunk->pages = NULL;
+	}
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The choice of a protect strategy.
+ */
+#include <linux/module.h>
+#include <linux/string.h>
+
+#include "compat/compat.h"
+#include "protect.h"
+
+static char *strategy;
+module_param(strategy, charp, 0444);
+MODULE_PARM_DESC(strategy, "how write permission is taken away: wp or zap (default: the first that this kernel has)");
+
+static const struct dt_protect_ops *const dt_strategies[] = {
+#ifdef DT_HAVE_MAPPING_DIRTY_HELPERS
+	&dt_protect_wp,
+#endif
+	&dt_protect_zap,
+};
+
+const struct dt_protect_ops *dt_protect;
+
+/**
+ * dt_protect_init - choose the strategy
+ *
+ * Return: 0, or EINVAL if the one that was asked for is not there.
+ */
+int __init dt_protect_init(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(dt_strategies); i++) {
+		if (!strategy || !strcmp(strategy, dt_strategies[i]->name)) {
+			dt_protect = dt_strategies[i];
+			return 0;
+		}
+	}
+	pr_err("strategy=%s: not one of this kernel's\n", strategy);
+	return -EINVAL;
+}
