@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* dirtytrack copy: an image of a slot, taken while the guest runs. */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "builtin.h"
+#include "copy-report.h"
+#include "engine.h"
+#include "image.h"
+#include "interrupt.h"
+#include "msg.h"
+#include "pause.h"
+#include "source.h"
+#include "table.h"
+#include "units.h"
+
+#define MAX_PIDS 64
+
+enum {
+	OPT_PAUSE_CMD = 256,
+	OPT_RESUME_CMD,
+	OPT_NO_PAUSE,
+	OPT_TIMEOUT,
+	OPT_MAX_ROUNDS,
+	OPT_STRICT,
+	OPT_VERIFY,
+	OPT_PROGRESS,
+};
+
+static const struct option_desc options[] = {
+	{ 'q', "qmp", "SOCKET", "pause QEMU by its QMP socket" },
+	{ 'p', "pid", "PID", "pause a process by SIGSTOP; may be repeated" },
+	{ OPT_PAUSE_CMD, "pause-cmd", "COMMAND", "pause by a shell command" },
+	{ OPT_RESUME_CMD, "resume-cmd", "COMMAND", "resume by a shell command" },
+	{ OPT_NO_PAUSE, "no-pause", NULL, "never pause: nothing must write at the end" },
+	{ OPT_TIMEOUT, "timeout", "SECONDS", "for an answer to pause, 10 unless given" },
+	{ 'd', "downtime", "MS", "pause wanted at most, 300 unless given" },
+	{ OPT_MAX_ROUNDS, "max-rounds", "N", "rounds before it, 30 unless given" },
+	{ OPT_STRICT, "strict", NULL, "fail rather than pause for longer" },
+	{ OPT_VERIFY, "verify", NULL, "compare image and memory in the pause" },
+	{ OPT_PROGRESS, "progress", NULL, "show progress also when not on a terminal" },
+	TABLE_OPTIONS,
+	{ 0 }
+};
+
+struct copy_job {
+	const char *ref;
+	const char *file;
+	const char *qmp;
+	const char *pause_cmd;
+	const char *resume_cmd;
+	pid_t pids[MAX_PIDS];
+	size_t nr_pids;
+	bool no_pause;
+	bool progress;
+	double timeout;
+	struct table_options table;
+	struct copy copy;
+};
+
+static int add_pid(struct copy_job *job, const char *arg)
+{
+	uint64_t pid;
+
+	if (parse_number(arg, INT_MAX, &pid) || !pid) {
+		msg_error("--pid: '%s' is not a process id", arg);
+		return -1;
+	}
+	if (job->nr_pids == MAX_PIDS) {
+		msg_error("--pid: more than %d processes", MAX_PIDS);
+		return -1;
+	}
+	job->pids[job->nr_pids++] = pid;
+	return 0;
+}
+
+static int set_downtime(struct copy_job *job, const char *arg)
+{
+	uint64_t ms;
+
+	if (parse_number(arg, INT_MAX, &ms)) {
+		msg_error("--downtime: '%s' is not a number of milliseconds",
+			  arg);
+		return -1;
+	}
+	job->copy.downtime = ms / 1000.0;
+	return 0;
+}
+
+static int set_option(struct copy_job *job, int val, const char *arg)
+{
+	switch (val) {
+	case 'q':
+		job->qmp = arg;
+		return 0;
+	case 'p':
+		return add_pid(job, arg);
+	case OPT_PAUSE_CMD:
+		job->pause_cmd = arg;
+		return 0;
+	case OPT_RESUME_CMD:
+		job->resume_cmd = arg;
+		return 0;
+	case OPT_NO_PAUSE:
+		job->no_pause = true;
+		return 0;
+	case OPT_TIMEOUT:
+		return option_seconds("--timeout", arg, &job->timeout);
+	case 'd':
+		return set_downtime(job, arg);
+	case OPT_MAX_ROUNDS:
+		return option_count("--max-rounds", arg,
+				    &job->copy.max_rounds);
+	case OPT_STRICT:
+		job->copy.strict = true;
+		return 0;
+	case OPT_VERIFY:
+		job->copy.verify = true;
+		return 0;
+	case OPT_PROGRESS:
+		job->progress = true;
+		return 0;
+	}
+	return table_option(&job->table, val, arg) ? 0 : -1;
+}
+
+static int check_options(const struct copy_job *job)
+{
+	int ways = !!job->qmp + !!job->nr_pids +
+		   (job->pause_cmd || job->resume_cmd) + job->no_pause;
+
+	if (!job->pause_cmd != !job->resume_cmd) {
+		msg_error("--pause-cmd and --resume-cmd: one is of no use without the other");
+		return -1;
+	}
+	if (!ways) {
+		msg_error("copy: how is the guest paused? (--qmp, --pid, --pause-cmd; --no-pause if nothing writes to the slot)");
+		return -1;
+	}
+	if (ways > 1) {
+		msg_error("copy: only one of --qmp, --pid, --pause-cmd and --no-pause can be given");
+		return -1;
+	}
+	return 0;
+}
+
+/* NULL with 0 for --no-pause. */
+static int open_pause(const struct copy_job *job, struct pause **pause)
+{
+	int ret;
+
+	*pause = NULL;
+	if (job->no_pause)
+		return 0;
+	if (job->qmp)
+		*pause = pause_by_qmp(job->qmp, job->timeout);
+	else if (job->nr_pids)
+		*pause = pause_by_signal(job->pids, job->nr_pids,
+					 job->timeout);
+	else
+		*pause = pause_by_command(job->pause_cmd, job->resume_cmd);
+	if (!*pause)
+		return -1;
+	ret = pause_guard(*pause);
+	if (ret) {
+		pause_free(*pause);
+		*pause = NULL;
+	}
+	return ret;
+}
+
+static int status_of(int err)
+{
+	switch (err) {
+	case 0:
+		return EXIT_OK;
+	case -ETIME:
+		return EXIT_DOWNTIME;
+	case -EBADMSG:
+		return EXIT_DIFFERS;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+/*
+ * Copy from @src, which is closed as soon as it is not needed: tracking ends
+ * before the image is brought to storage, which may take long.
+ */
+static int copy_image(struct copy_job *job, struct copy_report *report,
+		      struct source_slot *src)
+{
+	struct image img;
+	int ret, status;
+
+	ret = image_create(&img, job->file, src->base.npages);
+	if (ret) {
+		source_slot_close(src);
+		report_failed(report, EXIT_FAILED);
+		return EXIT_FAILED;
+	}
+	job->copy.src = &src->base;
+	job->copy.img = &img;
+	report_begin(report, job->ref, job->file);
+	ret = copy_run(&job->copy);
+	source_slot_close(src);
+	if (!ret && interrupted)
+		ret = -EINTR;
+	status = status_of(ret);
+	/* Without -EHOSTDOWN there is no whole image to keep. */
+	if (!ret || ret == -EHOSTDOWN) {
+		ret = image_commit(&img);
+		if (ret)
+			status = EXIT_FAILED;
+	}
+	if (ret) {
+		report_failed(report, status);
+	} else {
+		/* It is done: a signal that came too late changes nothing. */
+		interrupted = 0;
+		report_done(report, job->file);
+		if (report->error)
+			status = EXIT_FAILED;
+	}
+	image_abort(&img);
+	return status;
+}
+
+static int copy_slot(struct copy_job *job, struct copy_report *report)
+{
+	struct source_slot src;
+	int status;
+
+	interrupt_catch();
+	job->copy.cancel = &interrupted;
+	/* Before the slot and the image: the guard must not hold them. */
+	if (open_pause(job, &job->copy.pause)) {
+		report_failed(report, EXIT_FAILED);
+		return EXIT_FAILED;
+	}
+	if (source_slot_open(&src, job->ref)) {
+		report_failed(report, EXIT_FAILED);
+		status = EXIT_FAILED;
+	} else {
+		status = copy_image(job, report, &src);
+	}
+	pause_free(job->copy.pause);
+	return status;
+}
+
+static int copy(const struct builtin *cmd, int argc, char **argv)
+{
+	struct copy_job job = {
+		.timeout = 10,
+		.copy = { .downtime = 0.3, .max_rounds = 30 },
+	};
+	struct copy_report report;
+	int val, status;
+
+	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
+		if (val == OPTION_HELP)
+			return EXIT_OK;
+		if (set_option(&job, val, optarg))
+			return usage_error(cmd);
+	}
+	argv += optind;
+	if (!argv[0] || !argv[1] || argv[2]) {
+		msg_error("copy: a slot and a file are wanted");
+		return usage_error(cmd);
+	}
+	if (check_options(&job))
+		return usage_error(cmd);
+	job.ref = argv[0];
+	job.file = argv[1];
+	if (report_open(&report, &job.copy, cmd, &job.table,
+			job.progress ||
+			(!job.table.json && isatty(STDERR_FILENO))))
+		return usage_error(cmd);
+	status = copy_slot(&job, &report);
+	report_close(&report);
+	interrupt_die();
+	return status;
+}
+
+const struct builtin builtin_copy = {
+	.name = "copy",
+	.summary = "Copy a slot to an image while the guest runs",
+	.usage = "[OPTION...] SLOT FILE",
+	.options = options,
+	.columns = copy_columns,
+	.nr_columns = NR_COPY_COLUMNS,
+	.run = copy,
+};

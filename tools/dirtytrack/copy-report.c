@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "../lib/dirtytrack.h"
+#include "copy-report.h"
+#include "image.h"
+#include "interrupt.h"
+#include "msg.h"
+#include "source.h"
+#include "units.h"
+
+enum {
+	COL_ROUND,
+	COL_PAGES,
+	COL_WRITTEN,
+	COL_ZERO,
+	COL_TIME,
+	COL_SPEED,
+	COL_DIRTY,
+	COL_LEFT,
+	COL_REST,
+	COL_PAUSED,
+};
+
+const struct column copy_columns[NR_COPY_COLUMNS] = {
+	[COL_ROUND] = { "ROUND", COLUMN_NUMBER, 5, 0, "number of the round" },
+	[COL_PAGES] = { "PAGES", COLUMN_NUMBER, 10, 0, "pages copied" },
+	[COL_WRITTEN] = { "WRITTEN", COLUMN_SIZE, 8, 0,
+			  "bytes written to the image" },
+	[COL_ZERO] = { "ZERO", COLUMN_NUMBER, 8, 0,
+		       "pages that were zero and became holes" },
+	[COL_TIME] = { "TIME", COLUMN_SECONDS, 8, 0, "seconds it took" },
+	[COL_SPEED] = { "SPEED", COLUMN_RATE, 8, 0,
+			"bytes of memory copied a second" },
+	[COL_DIRTY] = { "DIRTY/S", COLUMN_NUMBER, 8, 0,
+			"pages that became dirty a second" },
+	[COL_LEFT] = { "LEFT", COLUMN_NUMBER, 8, 0, "pages dirty after it" },
+	[COL_REST] = { "REST", COLUMN_SECONDS, 8, 0,
+		       "seconds that copying them was expected to take" },
+	[COL_PAUSED] = { "PAUSED", COLUMN_TEXT, 6, 0,
+			 "whether the guest was paused" },
+};
+
+static double speed(const struct copy_round *r)
+{
+	return r->seconds > 0 ? r->pages * DTRACK_PAGE_SIZE / r->seconds : 0;
+}
+
+static void round_cells(const struct copy_round *r,
+			struct cell cells[NR_COPY_COLUMNS])
+{
+	cells[COL_ROUND] = cell_number(r->round);
+	cells[COL_PAGES] = cell_number(r->pages);
+	cells[COL_WRITTEN] = cell_number(r->data * DTRACK_PAGE_SIZE);
+	cells[COL_ZERO] = cell_number(r->pages - r->data);
+	cells[COL_TIME] = cell_real(r->seconds);
+	cells[COL_SPEED] = cell_number(speed(r));
+	cells[COL_DIRTY] = cell_number(r->dirty_rate);
+	cells[COL_LEFT] = cell_number(r->left);
+	cells[COL_REST] = cell_real(r->rest_seconds);
+	cells[COL_PAUSED] = cell_text(r->paused ? "yes" : "no");
+}
+
+static struct json_object *event_new(const char *name)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, "event", json_object_new_string(name));
+	return obj;
+}
+
+static void add_number(struct json_object *obj, const char *key, uint64_t n)
+{
+	json_object_object_add(obj, key, json_object_new_uint64(n));
+}
+
+static void add_text(struct json_object *obj, const char *key, const char *text)
+{
+	json_object_object_add(obj, key, json_object_new_string(text));
+}
+
+static void put_event(struct copy_report *r, struct json_object *obj)
+{
+	if (r->holding)
+		json_object_array_add(r->held, obj);
+	else if (r->error)
+		json_object_put(obj);
+	else
+		r->error = json_line(obj);
+}
+
+static void clear_line(struct copy_report *r)
+{
+	if (r->on_line)
+		fputs("\r\033[K", stderr);
+	r->on_line = false;
+}
+
+static void print_progress(struct copy_report *r)
+{
+	const struct copy_round *round = &r->copy->round;
+	double time = now() - round->start;
+	double pace = time > 0 ? round->pages / time : 0;
+	/* More may have become dirty since the pages were counted. */
+	uint64_t left = round->expected > round->pages ?
+			round->expected - round->pages : 0;
+	char rate[HUMAN_LEN];
+
+	human_size(pace * DTRACK_PAGE_SIZE, rate);
+	fprintf(stderr, "\r\033[Kround %u: %" PRIu64 " pages left, %s/s, %.0f s",
+		round->round, left, rate, pace > 0 ? left / pace : 0);
+	if (round->dirty_rate > 0)
+		fprintf(stderr, "; %.0f pages/s become dirty",
+			round->dirty_rate);
+	fflush(stderr);
+	r->on_line = true;
+}
+
+static void put_progress(struct copy_report *r)
+{
+	const struct copy_round *round = &r->copy->round;
+	struct json_object *obj = event_new("progress");
+
+	add_number(obj, "round", round->round);
+	add_number(obj, "pages", round->pages);
+	add_number(obj, "expected", round->expected);
+	json_object_object_add(obj, "time", json_seconds(now() - round->start));
+	put_event(r, obj);
+}
+
+static void progress(struct copy_report *r)
+{
+	double time = now();
+
+	if (!r->progress || r->holding ||
+	    time - r->last_progress < (r->opts->json ? 1 : 0.2))
+		return;
+	r->last_progress = time;
+	if (r->opts->json)
+		put_progress(r);
+	else
+		print_progress(r);
+}
+
+static void round_end(struct copy_report *r)
+{
+	const struct copy_round *round = &r->copy->round;
+	struct cell cells[NR_COPY_COLUMNS];
+	struct json_object *obj, *row;
+
+	round_cells(round, cells);
+	if (!r->opts->json) {
+		if (!r->error)
+			r->error = table_add(r->table, cells);
+		return;
+	}
+	obj = event_new("round");
+	row = table_json_row(r->table, cells);
+	json_object_object_foreach(row, key, value)
+		json_object_object_add(obj, key, json_object_get(value));
+	json_object_put(row);
+	put_event(r, obj);
+}
+
+static const char *end_name(enum copy_end end)
+{
+	switch (end) {
+	case COPY_FITS:
+		return "fits";
+	case COPY_NO_PROGRESS:
+		return "no-progress";
+	case COPY_MAX_ROUNDS:
+		return "max-rounds";
+	}
+	return "unknown";
+}
+
+/* Not the case that was asked for: say so before the guest feels it. */
+static void say_end(const struct copy *c)
+{
+	const char *why = c->end == COPY_MAX_ROUNDS ?
+			  "there were as many rounds as allowed" :
+			  "the guest writes as fast as it is copied";
+
+	if (c->end == COPY_FITS || c->strict)
+		return;
+	if (c->pause)
+		msg_note("%s: the pause will be about %.0f ms, not the %.0f asked for",
+			 why, c->round.rest_seconds * 1000, c->downtime * 1000);
+	else
+		msg_note("%s: ending with %" PRIu64 " pages to go", why,
+			 c->round.left);
+}
+
+static void rounds_end(struct copy_report *r)
+{
+	struct json_object *obj;
+
+	clear_line(r);
+	if (r->opts->json) {
+		obj = event_new("rounds_end");
+		add_text(obj, "reason", end_name(r->copy->end));
+		add_number(obj, "left", r->copy->round.left);
+		json_object_object_add(obj, "rest",
+			json_seconds(r->copy->round.rest_seconds));
+		put_event(r, obj);
+	}
+	say_end(r->copy);
+	r->holding = r->copy->pause != NULL;
+}
+
+/* What happened in the pause, and that it is over. */
+static void resumed(struct copy_report *r)
+{
+	struct json_object *obj;
+	size_t i, nr;
+
+	r->holding = false;
+	if (!r->opts->json)
+		return;
+	nr = json_object_array_length(r->held);
+	for (i = 0; i < nr; i++)
+		put_event(r, json_object_get(json_object_array_get_idx(r->held,
+								       i)));
+	json_object_array_del_idx(r->held, 0, nr);
+	obj = event_new("resumed");
+	json_object_object_add(obj, "paused",
+			       json_seconds(r->copy->seconds_paused));
+	put_event(r, obj);
+}
+
+static void verified(struct copy_report *r)
+{
+	const struct copy *c = r->copy;
+	struct json_object *obj;
+
+	if (c->verified < c->src->npages || !r->opts->json)
+		return;
+	obj = event_new("verified");
+	add_number(obj, "pages", c->verified);
+	add_number(obj, "different", c->different);
+	put_event(r, obj);
+}
+
+static void on_event(struct copy *copy, enum copy_event event)
+{
+	struct copy_report *r = copy->event_arg;
+
+	switch (event) {
+	case COPY_ROUND_BEGIN:
+		r->last_progress = 0;
+		break;
+	case COPY_PROGRESS:
+		progress(r);
+		break;
+	case COPY_ROUND_END:
+		round_end(r);
+		break;
+	case COPY_ROUNDS_END:
+		rounds_end(r);
+		break;
+	case COPY_PAUSED:
+		if (r->opts->json)
+			put_event(r, event_new("paused"));
+		break;
+	case COPY_VERIFY:
+		verified(r);
+		break;
+	case COPY_RESUMED:
+		resumed(r);
+		break;
+	}
+}
+
+int report_open(struct copy_report *r, struct copy *copy,
+		const struct builtin *cmd, const struct table_options *opts,
+		bool want_progress)
+{
+	memset(r, 0, sizeof(*r));
+	r->copy = copy;
+	r->opts = opts;
+	r->progress = want_progress;
+	copy->event = on_event;
+	copy->event_arg = r;
+	r->table = table_new(cmd->columns, cmd->nr_columns, opts);
+	if (!r->table)
+		return -1;
+	r->held = json_object_new_array();
+	if (!r->held) {
+		msg_errno(ENOMEM, "copy");
+		table_free(r->table);
+		return -1;
+	}
+	return 0;
+}
+
+void report_begin(struct copy_report *r, const char *slot, const char *file)
+{
+	struct json_object *obj;
+
+	if (!r->opts->json)
+		return;
+	obj = event_new("begin");
+	add_text(obj, "slot", slot);
+	add_text(obj, "file", file);
+	add_number(obj, "npages", r->copy->src->npages);
+	add_number(obj, "page_size", DTRACK_PAGE_SIZE);
+	put_event(r, obj);
+}
+
+static uint64_t data_pages(const struct copy *c)
+{
+	return dtrack_bitmap_count(c->img->data, 0, c->img->npages);
+}
+
+static void print_summary(struct copy_report *r, const char *file)
+{
+	const struct copy *c = r->copy;
+	char data[HUMAN_LEN], size[HUMAN_LEN];
+
+	if (table_print(r->table, NULL))
+		r->error = -EIO;
+	if (c->verify)
+		printf("identical: %" PRIu64 " pages\n", c->verified);
+	if (c->was_paused)
+		printf("paused: %.0f ms\n", c->seconds_paused * 1000);
+	else
+		printf("paused: never; whole only if nothing was written meanwhile\n");
+	printf("image: %s, %s of data in %s\n", file,
+	       human_size(data_pages(c) * DTRACK_PAGE_SIZE, data),
+	       human_size(c->img->npages * DTRACK_PAGE_SIZE, size));
+	if (fflush(stdout) || ferror(stdout))
+		r->error = -EIO;
+}
+
+void report_done(struct copy_report *r, const char *file)
+{
+	struct json_object *obj;
+
+	if (r->opts->json) {
+		obj = event_new("end");
+		add_text(obj, "file", file);
+		add_number(obj, "npages", r->copy->img->npages);
+		add_number(obj, "data_pages", data_pages(r->copy));
+		put_event(r, obj);
+	} else {
+		print_summary(r, file);
+	}
+	if (r->error)
+		msg_errno(r->error, "standard output");
+}
+
+void report_failed(struct copy_report *r, int status)
+{
+	struct json_object *obj;
+
+	clear_line(r);
+	if (!r->opts->json)
+		return;
+	obj = event_new("failed");
+	if (interrupted) {
+		add_text(obj, "message", "interrupted");
+		add_number(obj, "signal", interrupted);
+	} else {
+		add_text(obj, "message", msg_last());
+		add_number(obj, "status", status);
+	}
+	put_event(r, obj);
+}
+
+void report_close(struct copy_report *r)
+{
+	table_free(r->table);
+	json_object_put(r->held);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What dirtytrack copy says: a progress line, a table of rounds, or events in
+ * JSON, one a line.
+ *
+ * While the guest is paused nothing is written, since a terminal or a pipe may
+ * block; what happens then is told when it is over.
+ */
+#ifndef COPY_REPORT_H
+#define COPY_REPORT_H
+
+#include "builtin.h"
+#include "engine.h"
+#include "table.h"
+
+#define NR_COPY_COLUMNS 10
+
+extern const struct column copy_columns[NR_COPY_COLUMNS];
+
+struct copy_report {
+	struct copy *copy;
+	const struct table_options *opts;
+	bool progress;
+	struct table *table;		/* of rounds */
+	bool holding;			/* the guest is paused */
+	struct json_object *held;	/* events of that time */
+	double last_progress;
+	bool on_line;			/* a progress line is on the terminal */
+	int error;			/* of standard output */
+};
+
+/* 0, or a message and -1.  Sets @copy's event function. */
+int report_open(struct copy_report *r, struct copy *copy,
+		const struct builtin *cmd, const struct table_options *opts,
+		bool progress);
+void report_begin(struct copy_report *r, const char *slot, const char *file);
+/* The image has got its name. */
+void report_done(struct copy_report *r, const char *file);
+/* There is none, for the reason that was the last message. */
+void report_failed(struct copy_report *r, int status);
+void report_close(struct copy_report *r);
+
+#endif

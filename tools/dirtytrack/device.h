@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The device and slots, found as people name them, with messages. */
+#ifndef DEVICE_H
+#define DEVICE_H
+
+#include "../lib/dirtytrack.h"
+
+/* fd, or a message and -errno. */
+int open_device(void);
+
+/*
+ * The slot that @ref names: by path when it has a '/', by id when it is a number,
+ * by name otherwise.  @info is filled in.  fd, or a message and -errno.
+ */
+int open_slot(const char *ref, struct dirtytrack_slot_info *info);
+
+/* A log of the slot @ref.  fd, or a message and -errno. */
+int open_log(int slot, const char *ref, uint32_t flags);
+
+/*
+ * Count the dirty pages of a log of @npages pages, taking them out of it or not.
+ * 0 or -errno, @dirty being what was counted until then.
+ */
+int count_dirty(int log, uint64_t npages, bool take, uint64_t *dirty);
+
+/* Text for messages and tables: the name of the slot, or "#ID". */
+#define SLOT_LABEL_LEN (DIRTYTRACK_NAME_LEN + 1)
+const char *slot_label(const struct dirtytrack_slot_info *info,
+		       char buf[SLOT_LABEL_LEN]);
+
+#endif

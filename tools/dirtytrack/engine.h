@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The copy engine: rounds over what is dirty, then a last one while the guest is
+ * paused.
+ *
+ * Round 1 copies all pages that have memory, each later one the pages written
+ * since.  After each the engine counts what is left.  It ends the rounds when
+ * copying that would take no longer than the downtime allowed, at the speed of
+ * the last round or of all rounds, whichever is less; or when rounds bring no
+ * progress; or when there were as many as allowed.
+ */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct image;
+struct pause;
+struct source;
+
+/* Why the rounds ended. */
+enum copy_end {
+	COPY_FITS,		/* the rest fits the downtime */
+	COPY_NO_PROGRESS,	/* rounds did not bring it down */
+	COPY_MAX_ROUNDS,
+};
+
+/**
+ * struct copy_round - one round
+ * @round: number, from 1
+ * @paused: it is the last one, the guest standing still
+ * @expected: pages expected when it began
+ * @pages: pages copied
+ * @data: those of them that had data
+ * @start: monotonic seconds
+ * @seconds: how long it took
+ * @left: pages dirty after it
+ * @dirty_rate: pages that became dirty in a second of it
+ * @rest_seconds: how long copying @left is expected to take
+ */
+struct copy_round {
+	unsigned int round;
+	bool paused;
+	uint64_t expected;
+	uint64_t pages;
+	uint64_t data;
+	double start;
+	double seconds;
+	uint64_t left;
+	double dirty_rate;
+	double rest_seconds;
+};
+
+enum copy_event {
+	COPY_ROUND_BEGIN,
+	COPY_PROGRESS,
+	COPY_ROUND_END,
+	COPY_ROUNDS_END,	/* copy.end says why */
+	COPY_PAUSED,
+	COPY_VERIFY,		/* copy.verified grows */
+	COPY_RESUMED,		/* copy.downtime is known */
+};
+
+struct copy {
+	struct source *src;
+	struct image *img;
+	struct pause *pause;	/* NULL: the guest is not paused */
+	double downtime;	/* seconds allowed */
+	unsigned int max_rounds;
+	bool strict;		/* fail rather than pause for longer */
+	bool verify;
+	const volatile sig_atomic_t *cancel;
+	void (*event)(struct copy *copy, enum copy_event event);
+	void *event_arg;
+
+	/* Results. */
+	struct copy_round round;
+	enum copy_end end;
+	uint64_t total_pages;
+	double total_seconds;
+	uint64_t verified;	/* pages compared */
+	uint64_t different;	/* pages that differ */
+	bool was_paused;
+	double paused_at;
+	double seconds_paused;
+};
+
+/*
+ * 0 when the image is complete, though not committed.  Otherwise a message and
+ * -errno: -EINTR without one; -ETIME with @strict; -EBADMSG when image and memory
+ * differ; -EHOSTDOWN when the image is complete and the guest could not be
+ * resumed.  Whatever it is, the guest was resumed if that was possible.
+ */
+int copy_run(struct copy *copy);
+
+#endif

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "interrupt.h"
+
+volatile sig_atomic_t interrupted;
+
+static const int caught[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+/*
+ * A closed pipe and the file size limit are errors of a write that must be
+ * undone like any other, not deaths.
+ */
+static const int ignored[] = { SIGPIPE, SIGXFSZ };
+
+#define NR_CAUGHT (sizeof(caught) / sizeof(*caught))
+#define NR_IGNORED (sizeof(ignored) / sizeof(*ignored))
+
+static struct sigaction old[NR_CAUGHT + NR_IGNORED];
+
+static void handler(int sig)
+{
+	interrupted = sig;
+}
+
+void interrupt_catch(void)
+{
+	/* No SA_RESTART: a blocking call is to return. */
+	struct sigaction sa = { .sa_handler = handler };
+	size_t i;
+
+	sigemptyset(&sa.sa_mask);
+	for (i = 0; i < NR_CAUGHT; i++) {
+		sigaction(caught[i], NULL, &old[i]);
+		/* Ignored on purpose, for instance by nohup: leave it so. */
+		if (old[i].sa_handler != SIG_IGN)
+			sigaction(caught[i], &sa, NULL);
+	}
+	sa.sa_handler = SIG_IGN;
+	for (i = 0; i < NR_IGNORED; i++)
+		sigaction(ignored[i], &sa, &old[NR_CAUGHT + i]);
+}
+
+void interrupt_restore(void)
+{
+	size_t i;
+
+	for (i = 0; i < NR_CAUGHT; i++)
+		sigaction(caught[i], &old[i], NULL);
+	for (i = 0; i < NR_IGNORED; i++)
+		sigaction(ignored[i], &old[NR_CAUGHT + i], NULL);
+}
+
+void interrupt_die(void)
+{
+	struct sigaction sa = { .sa_handler = SIG_DFL };
+	int sig = interrupted;
+
+	if (!sig)
+		return;
+	sigaction(sig, &sa, NULL);
+	raise(sig);
+	_exit(128 + sig);
+}
+
+int interrupt_sleep(double deadline)
+{
+	struct timespec ts;
+
+	ts.tv_sec = floor(deadline);
+	ts.tv_nsec = (deadline - floor(deadline)) * 1e9;
+	while (!interrupted) {
+		int err = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts,
+					  NULL);
+
+		if (!err)
+			return 0;
+		if (err != EINTR)
+			return -err;
+	}
+	return -EINTR;
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "msg.h"
+#include "qmp.h"
+#include "units.h"
+
+/* A larger message is not an answer to anything that is asked here. */
+#define MAX_MESSAGE (1024 * 1024)
+
+struct qmp {
+	int fd;
+	char *label;
+	double timeout;
+	const volatile sig_atomic_t *cancel;
+	int64_t id;		/* of the last command */
+	struct json_tokener *tok;
+	size_t message;		/* bytes of the message that is being parsed */
+	size_t pos, len;	/* what of buf has not been parsed */
+	char buf[4096];
+};
+
+static bool cancelled(const struct qmp *qmp)
+{
+	return qmp->cancel && *qmp->cancel;
+}
+
+static int fail(struct qmp *qmp, int err, const char *what)
+{
+	if (err == -EINTR)
+		return err;
+	if (err == -ECONNRESET || err == -EPIPE) {
+		msg_error("%s: %s: the other side has closed the connection",
+			  qmp->label, what);
+		return -ECONNRESET;
+	}
+	if (err == -ETIMEDOUT)
+		msg_error("%s: %s: no answer in %g s", qmp->label, what,
+			  qmp->timeout);
+	else if (err == -EPROTO)
+		msg_error("%s: %s: the other side does not speak QMP",
+			  qmp->label, what);
+	else
+		msg_errno(err, "%s: %s", qmp->label, what);
+	return err;
+}
+
+static int wait_for(struct qmp *qmp, short events, double deadline)
+{
+	struct pollfd pfd = { .fd = qmp->fd, .events = events };
+
+	for (;;) {
+		double left = deadline - now();
+		int ret;
+
+		if (cancelled(qmp))
+			return -EINTR;
+		if (left <= 0)
+			return -ETIMEDOUT;
+		/*
+		 * In steps: a signal that arrives between the test above and
+		 * poll() interrupts nothing.
+		 */
+		ret = poll(&pfd, 1, left < 0.2 ? left * 1000 + 1 : 200);
+		if (ret > 0)
+			return 0;
+		if (ret < 0 && errno != EINTR)
+			return -errno;
+	}
+}
+
+static int receive(struct qmp *qmp, double deadline)
+{
+	ssize_t n;
+	int ret;
+
+	do {
+		ret = wait_for(qmp, POLLIN, deadline);
+		if (ret)
+			return ret;
+		n = recv(qmp->fd, qmp->buf, sizeof(qmp->buf), MSG_DONTWAIT);
+	} while (n < 0 && (errno == EINTR || errno == EAGAIN));
+	if (n < 0)
+		return -errno;
+	if (!n)
+		return -ECONNRESET;
+	qmp->pos = 0;
+	qmp->len = n;
+	return 0;
+}
+
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* The next message, an object. */
+static int next_message(struct qmp *qmp, double deadline,
+			struct json_object **message)
+{
+	for (;;) {
+		struct json_object *obj;
+		size_t used;
+		int ret;
+
+		/* Between messages only: within one, the tokener wants all. */
+		while (!qmp->message && qmp->pos < qmp->len &&
+		       is_space(qmp->buf[qmp->pos]))
+			qmp->pos++;
+		if (qmp->pos == qmp->len) {
+			ret = receive(qmp, deadline);
+			if (ret)
+				return ret;
+			continue;
+		}
+		obj = json_tokener_parse_ex(qmp->tok, qmp->buf + qmp->pos,
+					    qmp->len - qmp->pos);
+		used = json_tokener_get_parse_end(qmp->tok);
+		qmp->pos += used;
+		qmp->message += used;
+		if (obj) {
+			qmp->message = 0;
+			if (!json_object_is_type(obj, json_type_object)) {
+				json_object_put(obj);
+				break;
+			}
+			*message = obj;
+			return 0;
+		}
+		if (json_tokener_get_error(qmp->tok) != json_tokener_continue ||
+		    qmp->message > MAX_MESSAGE)
+			break;
+		qmp->pos = qmp->len;
+	}
+	/* What follows may make sense again: a command to resume is still tried. */
+	json_tokener_reset(qmp->tok);
+	qmp->message = 0;
+	qmp->pos = qmp->len;
+	return -EPROTO;
+}
+
+static int send_all(struct qmp *qmp, const char *text, double deadline)
+{
+	size_t len = strlen(text);
+
+	while (len) {
+		ssize_t n = send(qmp->fd, text, len,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EAGAIN) {
+			int ret = wait_for(qmp, POLLOUT, deadline);
+
+			if (ret)
+				return ret;
+			continue;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* Is @message the reply to the last command? */
+static bool is_reply(const struct qmp *qmp, struct json_object *message)
+{
+	struct json_object *id;
+
+	return json_object_object_get_ex(message, "id", &id) &&
+	       json_object_is_type(id, json_type_int) &&
+	       json_object_get_int64(id) == qmp->id;
+}
+
+static int take_reply(struct qmp *qmp, const char *name,
+		      struct json_object *reply, struct json_object **result)
+{
+	struct json_object *value, *desc;
+
+	if (json_object_object_get_ex(reply, "return", &value)) {
+		if (result)
+			*result = json_object_get(value);
+		return 0;
+	}
+	if (!json_object_object_get_ex(reply, "error", &value))
+		return fail(qmp, -EPROTO, name);
+	if (json_object_is_type(value, json_type_object) &&
+	    json_object_object_get_ex(value, "desc", &desc))
+		msg_error("%s: %s: refused: %s", qmp->label, name,
+			  json_object_get_string(desc));
+	else
+		msg_error("%s: %s: refused without a reason", qmp->label, name);
+	return -EREMOTEIO;
+}
+
+int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
+{
+	double deadline = now() + qmp->timeout;
+	struct json_object *message;
+	char text[128];
+	int ret;
+
+	snprintf(text, sizeof(text), "{\"execute\": \"%s\", \"id\": %lld}\n",
+		 name, (long long)++qmp->id);
+	ret = send_all(qmp, text, deadline);
+	if (ret)
+		return fail(qmp, ret, name);
+	for (;;) {
+		ret = next_message(qmp, deadline, &message);
+		if (ret)
+			return fail(qmp, ret, name);
+		if (is_reply(qmp, message)) {
+			ret = take_reply(qmp, name, message, result);
+			json_object_put(message);
+			return ret;
+		}
+		/* An event, or the reply to a command that was given up. */
+		json_object_put(message);
+	}
+}
+
+static int negotiate(struct qmp *qmp)
+{
+	struct json_object *greeting, *value;
+	int ret;
+
+	ret = next_message(qmp, now() + qmp->timeout, &greeting);
+	if (ret == -ETIMEDOUT) {
+		/* QEMU talks to one client and lets others wait. */
+		msg_error("%s: no greeting in %g s (is another client connected?)",
+			  qmp->label, qmp->timeout);
+		return ret;
+	}
+	if (ret)
+		return fail(qmp, ret, "greeting");
+	if (!json_object_object_get_ex(greeting, "QMP", &value))
+		ret = fail(qmp, -EPROTO, "greeting");
+	json_object_put(greeting);
+	return ret ? ret : qmp_command(qmp, "qmp_capabilities", NULL);
+}
+
+int qmp_attach(struct qmp **out, int fd, const char *label, double timeout)
+{
+	struct qmp *qmp = calloc(1, sizeof(*qmp));
+	int ret = -ENOMEM;
+
+	if (!qmp) {
+		close(fd);
+		goto nomem;
+	}
+	qmp->fd = fd;
+	qmp->timeout = timeout;
+	qmp->label = strdup(label);
+	qmp->tok = json_tokener_new();
+	if (!qmp->label || !qmp->tok)
+		goto nomem;
+	ret = negotiate(qmp);
+	if (ret)
+		goto fail;
+	*out = qmp;
+	return 0;
+
+nomem:
+	msg_errno(ENOMEM, "%s", label);
+fail:
+	qmp_close(qmp);
+	return ret;
+}
+
+int qmp_connect(struct qmp **qmp, const char *path, double timeout)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd, ret;
+
+	if (strlen(path) >= sizeof(addr.sun_path)) {
+		msg_errno(ENAMETOOLONG, "%s", path);
+		return -ENAMETOOLONG;
+	}
+	strcpy(addr.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		ret = -errno;
+		msg_errno(ret, "%s: socket", path);
+		return ret;
+	}
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		ret = -errno;
+		msg_errno(ret, "%s: cannot connect to QEMU's monitor", path);
+		close(fd);
+		return ret;
+	}
+	return qmp_attach(qmp, fd, path, timeout);
+}
+
+void qmp_close(struct qmp *qmp)
+{
+	if (!qmp)
+		return;
+	close(qmp->fd);
+	if (qmp->tok)
+		json_tokener_free(qmp->tok);
+	free(qmp->label);
+	free(qmp);
+}
+
+void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel)
+{
+	qmp->cancel = cancel;
+}

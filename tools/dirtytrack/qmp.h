@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * QMP: the control channel of QEMU, as far as this program needs it.
+ *
+ * One command at a time; events are skipped.  After -ETIMEDOUT or -EINTR a later
+ * command may be sent: the reply that is late is recognised by its id and skipped.
+ */
+#ifndef QMP_H
+#define QMP_H
+
+#include <signal.h>
+
+struct json_object;
+struct qmp;
+
+/*
+ * Connect to the socket at @path and negotiate.  @timeout is that of each later
+ * wait, too, in seconds.  0, or a message and -errno.
+ */
+int qmp_connect(struct qmp **qmp, const char *path, double timeout);
+/* The same on a socket that is connected; it is closed by qmp_close(). */
+int qmp_attach(struct qmp **qmp, int fd, const char *label, double timeout);
+void qmp_close(struct qmp *qmp);
+
+/* While @cancel is not NULL and gets a value other than 0, waits end by -EINTR. */
+void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel);
+
+/*
+ * Run a command without arguments.  @result, unless NULL, gets what it returned,
+ * to be dropped with json_object_put().
+ *
+ * 0, or a message and: -EREMOTEIO (the other side refused), -ETIMEDOUT, -EINTR,
+ * -ECONNRESET (the other side is gone), -EPROTO (it does not speak QMP), or what
+ * the socket says.
+ */
+int qmp_command(struct qmp *qmp, const char *name, struct json_object **result);
+
+#endif

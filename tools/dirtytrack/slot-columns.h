@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The columns of list and info. */
+#ifndef SLOT_COLUMNS_H
+#define SLOT_COLUMNS_H
+
+#include "device.h"
+#include "table.h"
+
+#define NR_SLOT_COLUMNS 12
+
+extern const struct column slot_columns[NR_SLOT_COLUMNS];
+
+/* Text that cells point to while they are in use. */
+struct slot_text {
+	char name[SLOT_LABEL_LEN];
+	char user[64];
+};
+
+void slot_cells(const struct dirtytrack_slot_info *info,
+		struct slot_text *text, struct cell cells[NR_SLOT_COLUMNS]);
+
+#endif

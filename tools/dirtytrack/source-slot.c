@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A slot as a source.  Pages are read by pread(): it costs no page-table entry of
+ * ours that a later harvest would have to protect, and never gives memory to a
+ * hole, as touching a mapping does.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "msg.h"
+#include "source.h"
+
+static struct source_slot *to_slot(struct source *src)
+{
+	return (struct source_slot *)src;
+}
+
+static int fail(struct source_slot *s, int err, const char *what)
+{
+	if (err != -EINTR)
+		msg_errno(err, "slot %s: %s", s->ref, what);
+	return err;
+}
+
+static int slot_count(struct source *src, uint64_t *dirty)
+{
+	struct source_slot *s = to_slot(src);
+	int ret = count_dirty(s->log, src->npages, false, dirty);
+
+	return ret ? fail(s, ret, "cannot count its dirty pages") : 0;
+}
+
+static int slot_take(struct source *src, uint64_t *next,
+		     struct dirtytrack_extent *ext, unsigned int max)
+{
+	struct source_slot *s = to_slot(src);
+	int ret = dtrack_harvest_extents(s->log, 0, next, src->npages, ext,
+					 max);
+
+	return ret < 0 ? fail(s, ret, "cannot harvest its log") : ret;
+}
+
+static int slot_read(struct source *src, uint64_t first, uint64_t npages,
+		     void *buf)
+{
+	struct source_slot *s = to_slot(src);
+	off_t pos = first * DTRACK_PAGE_SIZE;
+	size_t left = npages * DTRACK_PAGE_SIZE;
+	char *to = buf;
+
+	while (left) {
+		ssize_t n = pread(s->slot, to, left, pos);
+
+		if (n <= 0)
+			return fail(s, n ? -errno : -EIO, "cannot read it");
+		to += n;
+		pos += n;
+		left -= n;
+	}
+	return 0;
+}
+
+static int slot_next_data(struct source *src, uint64_t page, uint64_t *data)
+{
+	struct source_slot *s = to_slot(src);
+	off_t pos = lseek(s->slot, page * DTRACK_PAGE_SIZE, SEEK_DATA);
+
+	if (pos < 0 && errno == ENXIO) {
+		*data = src->npages;
+		return 0;
+	}
+	if (pos < 0)
+		return fail(s, -errno, "cannot find its data");
+	*data = pos / DTRACK_PAGE_SIZE;
+	return 0;
+}
+
+static const struct source_ops ops = {
+	.count = slot_count,
+	.take = slot_take,
+	.read = slot_read,
+	.next_data = slot_next_data,
+};
+
+int source_slot_open(struct source_slot *src, const char *ref)
+{
+	struct dirtytrack_slot_info info;
+
+	src->base.ops = &ops;
+	src->ref = ref;
+	src->slot = open_slot(ref, &info);
+	if (src->slot < 0)
+		return src->slot;
+	src->base.npages = info.out_length / DTRACK_PAGE_SIZE;
+	src->log = open_log(src->slot, ref, DIRTYTRACK_LOG_ALL_SET);
+	if (src->log < 0) {
+		close(src->slot);
+		return src->log;
+	}
+	return 0;
+}
+
+void source_slot_close(struct source_slot *src)
+{
+	close(src->log);
+	close(src->slot);
+}

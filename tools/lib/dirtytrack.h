@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libdirtytrack: /dev/dirtytrack from C and C++
+ *
+ * The objects, the guarantee and every struct are described in
+ * <linux/dirtytrack.h>; this library adds the loops that every caller needs and
+ * nothing to remember between calls: an object is the file descriptor that the
+ * kernel returned, to be closed with close(2).
+ *
+ * CONVENTIONS
+ *
+ * A function that returns int returns -errno when it fails and 0, a file
+ * descriptor or a count when it does not.  errno itself is not part of the
+ * interface.  Page numbers and counts are in pages of 4096 bytes, lengths in
+ * bytes.  A bitmap is an array of uint64_t, bit n being bit n % 64 of word
+ * n / 64.  Functions keep no state, so they may be called from any thread;
+ * calls that are given the same bitmap must not run at once.
+ *
+ * -EINTR means that a signal handler ran before anything was done by the call
+ * that was interrupted.  Functions that loop say how to go on.  -EPROTO means that
+ * the kernel did what its interface excludes.
+ */
+#ifndef DIRTYTRACK_H
+#define DIRTYTRACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/dirtytrack.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DTRACK_PAGE_SIZE (1UL << DIRTYTRACK_PAGE_SHIFT)
+
+/* Device and slots */
+
+int dtrack_open_device(const char *path);
+int dtrack_get_info(int device, struct dirtytrack_info *info);
+
+int dtrack_slot_create(int device, uint64_t length, const char *name,
+		       uint32_t *id);
+int dtrack_slot_next(int device, uint32_t *id);
+int dtrack_slot_open_id(int device, uint32_t id);
+int dtrack_slot_open_name(int device, const char *name);
+int dtrack_slot_info(int slot, struct dirtytrack_slot_info *info);
+
+/* Logs */
+
+/**
+ * struct dtrack_log_map - the mapped bitmap and summary of a log
+ * @bitmap: one bit a page
+ * @summary: one bit a word of @bitmap
+ * @npages: bits of @bitmap
+ * @bitmap_size: bytes mapped at @bitmap
+ * @summary_size: bytes mapped at @summary
+ *
+ * Read-only, and changed by the kernel while it is read: load each word once.
+ */
+struct dtrack_log_map {
+	const uint64_t *bitmap;
+	const uint64_t *summary;
+	uint64_t npages;
+	size_t bitmap_size;
+	size_t summary_size;
+};
+
+int dtrack_log_create(int slot, uint32_t flags);
+int dtrack_log_info(int log, struct dirtytrack_log_info *info);
+int dtrack_log_mmap(int log, struct dtrack_log_map *map);
+void dtrack_log_munmap(struct dtrack_log_map *map);
+
+/* Harvest */
+
+/**
+ * struct dtrack_harvested - what a harvest or peek did
+ * @next: first page that was not looked at
+ * @dirty: pages before @next that were dirty
+ * @fresh: those of them whose bit in the bitmap was clear
+ */
+struct dtrack_harvested {
+	uint64_t next;
+	uint64_t dirty;
+	uint64_t fresh;
+};
+
+int dtrack_harvest(int log, uint64_t first, uint64_t npages,
+		   uint64_t *bitmap, uint64_t bit,
+		   struct dtrack_harvested *out);
+int dtrack_peek(int log, uint64_t first, uint64_t npages,
+		uint64_t *bitmap, uint64_t bit,
+		struct dtrack_harvested *out);
+
+int dtrack_harvest_extents(int log, uint32_t flags, uint64_t *next,
+			   uint64_t end, struct dirtytrack_extent *extents,
+			   uint32_t max);
+
+struct dtrack_extents;
+
+int dtrack_extents_open(struct dtrack_extents **iter, int log, uint32_t flags,
+			uint64_t first, uint64_t npages);
+int dtrack_extents_next(struct dtrack_extents *iter,
+			struct dirtytrack_extent *extent);
+void dtrack_extents_close(struct dtrack_extents *iter);
+
+/* Bitmaps */
+
+/* Words that a bitmap of @nbits bits takes. */
+static inline uint64_t dtrack_bitmap_words(uint64_t nbits)
+{
+	return nbits / 64 + (nbits % 64 != 0);
+}
+
+static inline bool dtrack_bitmap_test(const uint64_t *bitmap, uint64_t bit)
+{
+	return bitmap[bit / 64] >> (bit % 64) & 1;
+}
+
+uint64_t *dtrack_bitmap_alloc(uint64_t nbits);
+void dtrack_bitmap_set(uint64_t *bitmap, uint64_t first, uint64_t count);
+void dtrack_bitmap_clear(uint64_t *bitmap, uint64_t first, uint64_t count);
+uint64_t dtrack_bitmap_count(const uint64_t *bitmap, uint64_t first,
+			     uint64_t count);
+uint64_t dtrack_bitmap_next(const uint64_t *bitmap, uint64_t nbits,
+			    uint64_t from);
+uint64_t dtrack_bitmap_next_clear(const uint64_t *bitmap, uint64_t nbits,
+				  uint64_t from);
+uint64_t dtrack_bitmap_next_run(const uint64_t *bitmap, uint64_t nbits,
+				uint64_t *first);
+
+/**
+ * dtrack_for_each_run - visit each run of set bits, ascending
+ * @first: uint64_t lvalue, first bit of the run
+ * @count: uint64_t lvalue, bits in the run
+ * @bitmap: bitmap
+ * @nbits: bits in @bitmap
+ */
+#define dtrack_for_each_run(first, count, bitmap, nbits)		\
+	for ((first) = 0;						\
+	     ((count) = dtrack_bitmap_next_run(bitmap, nbits, &(first)));\
+	     (first) += (count))
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DIRTYTRACK_H */
