@@ -776,10 +776,13 @@ static inline int test_wait(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Takes on a user's identity and drops privilege; become(0) comes back. */
+/*
+ * Takes on a user's identity and drops privilege.  The saved uid stays 0, for
+ * become(0) to come back; a program that must not have that sets all three.
+ */
 static inline void become(uid_t uid)
 {
-	if (setresuid(uid, uid, 0))
+	if (setresuid(0, 0, 0) || setresuid(uid, uid, 0))
 		dt_broken("setresuid(%u): %s (tests run as root)", uid,
 			  strerror(errno));
 }
