@@ -15,7 +15,7 @@
  *   leave it, and dt_mark_written();
  * - a reference that someone holds: he may be writing through the kernel's mapping
  *   or by DMA right now.  Reported, and left open;
- * - a page that is gone: it was released, and is zero now.
+ * - a bit that says that the page was released, and so became zero.
  */
 #include <linux/bitmap.h>
 #include <linux/sched/signal.h>
@@ -81,17 +81,16 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 {
 	bool force = !settled && slot->has_notifier;
 
-	found->dirty = 0;
+	found->dirty = slot->released[word] & open;
 	found->reopen = settled ? 0 : open;
+	slot->released[word] &= ~open;
 	for (; open; open &= open - 1) {
 		u64 bit = open & -open;
 		struct page *page = dt_page_find(slot, word * DT_WORD_BITS +
 						 __ffs64(open));
 
-		if (!page) {
-			found->dirty |= bit;	/* released */
+		if (!page)
 			continue;
-		}
 		if (dt_page_held(page)) {
 			found->dirty |= bit;
 			found->reopen |= bit;
@@ -118,8 +117,11 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
 
 /*
  * Protects and gathers the pages [first, end) of a group, numbered from its base.
- * Dirty bits found in PTEs go to all of them, open or not: a page between two open
- * ones, granted a moment ago, had its bit cleaned.
+ *
+ * Between two open pages there may be one that was granted a moment ago and had
+ * its dirty bit cleaned now: it is reported, too.  Its open bit is set.  Where none
+ * is, "dirty" was said of an entry that maps no page: the helpers do not ask, and a
+ * userfaultfd marker has that bit by accident.
  */
 static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 {
@@ -133,7 +135,9 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 	slot->protects++;
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
 		u64 open = slot->run_open[word] & dt_word_mask(word, first, end);
-		u64 dirty = slot->run_dirty[word] & dt_word_mask(word, first, end);
+		u64 opened = dt_bitmap_word(&slot->open, group * DT_WORD_BITS + word);
+		u64 dirty = slot->run_dirty[word] & dt_word_mask(word, first, end) &
+			    (open | opened);
 
 		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);

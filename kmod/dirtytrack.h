@@ -61,6 +61,8 @@ struct dt_slot_stats {
  * @chunks: the page store
  * @resident: pages in it
  * @open: pages that may be writable somewhere (see vma.c)
+ * @released: a bit for each page that was released since its last collect; set
+ *	under the invalidate_lock exclusive, cleared under it shared and @lock
  * @has_notifier: an mm with a secondary MMU (KVM) was granted a page; stays set
  * @stats: counters of the fault path
  * @lock: serialises collects and guards what follows
@@ -84,6 +86,7 @@ struct dt_slot {
 	struct dt_chunk *chunks;
 	struct percpu_counter resident;
 	struct dt_bitmap open;
+	u64 *released;
 	bool has_notifier;
 	struct dt_slot_stats __percpu *stats;
 

@@ -63,40 +63,38 @@ struct dt_harvest {
 
 /* Into a bitmap ---------------------------------------------------------------- */
 
-static int dt_user_or(struct dt_harvest *h, u64 word, u64 bits)
-{
-	u64 old;
-
-	if (!bits)
-		return 0;
-	if (get_user(old, h->bitmap + word) || put_user(old | bits, h->bitmap + word))
-		return -EFAULT;
-	h->new += hweight64(bits & ~old);
-	return 0;
-}
-
 static int dt_deliver_bitmap(struct dt_harvest *h, u64 word, u64 bits, u64 resident)
 {
 	u64 page = word * DT_WORD_BITS;
 	u64 pages = hweight64(bits);
-	u64 pos, shift;
-	int err;
+	u64 __user *to;
+	u64 pos, low, high, old_low = 0, old_high = 0;
 
 	if (page < h->first) {		/* the bits before it are clear */
 		bits >>= h->first - page;
 		page = h->first;
 	}
 	pos = h->bit + (page - h->first);
-	shift = pos % DT_WORD_BITS;
-	err = dt_user_or(h, pos / DT_WORD_BITS, bits << shift);
-	if (!err && shift)
-		err = dt_user_or(h, pos / DT_WORD_BITS + 1,
-				 bits >> (DT_WORD_BITS - shift));
-	if (err)
-		h->next = page;
-	else
-		h->dirty += pages;
-	return err;
+	to = h->bitmap + pos / DT_WORD_BITS;
+	low = bits << (pos % DT_WORD_BITS);
+	high = pos % DT_WORD_BITS ? bits >> (DT_WORD_BITS - pos % DT_WORD_BITS) : 0;
+
+	/* All of the word or nothing of it, so that what is new is counted once. */
+	if (low && get_user(old_low, to))
+		goto fault;
+	if (high && (get_user(old_high, to + 1) || put_user(old_high | high, to + 1)))
+		goto fault;
+	if (low && put_user(old_low | low, to)) {
+		if (high)
+			(void)put_user(old_high, to + 1);
+		goto fault;
+	}
+	h->new += hweight64(low & ~old_low) + hweight64(high & ~old_high);
+	h->dirty += pages;
+	return 0;
+fault:
+	h->next = page;
+	return -EFAULT;
 }
 
 /* As extents ------------------------------------------------------------------- */

@@ -89,6 +89,8 @@ static const struct vm_operations_struct dt_log_vm_ops = {
 
 static int dt_log_mmap(struct file *file, struct vm_area_struct *vma)
 {
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
 	/* Page permissions are the trust boundary: it is read-only for good. */
 	if (vma->vm_flags & VM_WRITE)
 		return -EPERM;

@@ -4,7 +4,8 @@
  *
  * A released page reads as zero from then on, with no fault that would tell: so it
  * is reported as dirty, in the state HOLE unless it was touched again.  A collect
- * knows it by its open bit and its absence.
+ * knows it by a bit of its own, for its absence may be over: a mere read gives it
+ * memory again.  The open bit makes the collect look.
  */
 #include <linux/fs.h>
 #include <linux/falloc.h>
@@ -31,6 +32,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 			continue;
 		/* Not on the LRU: its list head is free for us. */
 		list_add(&page->lru, &pages);
+		slot->released[pgoff / DT_WORD_BITS] |= 1ULL << (pgoff % DT_WORD_BITS);
 		dt_bitmap_set(&slot->open, pgoff);
 	}
 	if (!list_empty(&pages)) {

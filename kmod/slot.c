@@ -183,6 +183,7 @@ static void dt_evict_inode(struct inode *inode)
 	dt_pages_destroy(slot);
 	vfree(slot->open.words);
 	vfree(slot->open.summary);
+	vfree(slot->released);
 	free_percpu(slot->stats);
 }
 
@@ -264,8 +265,11 @@ static struct inode *dt_slot_alloc(u64 length, const char *name)
 	summary = __vmalloc(dt_bitmap_groups(npages) * sizeof(u64),
 			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	dt_bitmap_init(&slot->open, npages, words, summary);
+	slot->released = __vmalloc(dt_bitmap_words(npages) * sizeof(u64),
+				   GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	slot->stats = alloc_percpu_gfp(struct dt_slot_stats, GFP_KERNEL_ACCOUNT);
-	if (!words || !summary || !slot->stats || dt_pages_init(slot)) {
+	if (!words || !summary || !slot->released || !slot->stats ||
+	    dt_pages_init(slot)) {
 		iput(inode);		/* eviction frees what there is */
 		return ERR_PTR(-ENOMEM);
 	}
