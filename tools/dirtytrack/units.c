@@ -117,7 +117,8 @@ const char *human_size(uint64_t bytes, char buf[HUMAN_LEN])
 		value /= 1024;
 		unit++;
 	}
-	if (value >= 99.95 || value == (uint64_t)value)
+	/* "1.0M" would look more exact than it is. */
+	if (value >= 99.95 || fabs(value - round(value)) < 0.05)
 		snprintf(buf, HUMAN_LEN, "%.0f%c", value, suffixes[unit]);
 	else
 		snprintf(buf, HUMAN_LEN, "%.1f%c", value, suffixes[unit]);

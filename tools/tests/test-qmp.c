@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The QMP client against a server that follows a script: what it sends, and what
+ * it waits for before it goes on.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "../dirtytrack/msg.h"
+#include "../dirtytrack/qmp.h"
+#include "../dirtytrack/units.h"
+#include "tap.h"
+
+#define GREETING "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n"
+#define NEGOTIATED GREETING, WAIT, "{\"return\": {}, \"id\": 1}\r\n"
+#define TIMEOUT 0.3
+
+/* Steps of a script that are not text to be sent. */
+static const char WAIT[] = "wait for a command";
+static const char PAUSE[] = "let time pass";
+static const char STAY[] = "stay, and say nothing";
+
+static void play(int fd, const char *const *script)
+{
+	char buf[1024];
+
+	for (; *script; script++) {
+		if (*script == WAIT) {
+			if (read(fd, buf, sizeof(buf)) <= 0)
+				_exit(1);
+		} else if (*script == PAUSE) {
+			usleep(20000);
+		} else if (*script == STAY) {
+			while (read(fd, buf, sizeof(buf)) > 0)
+				;
+			_exit(0);
+		} else if (send(fd, *script, strlen(*script),
+				MSG_NOSIGNAL) < 0) {
+			_exit(1);
+		}
+	}
+	_exit(0);
+}
+
+static pid_t server;
+
+static int start(const char *const *script)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+		return -1;
+	server = fork();
+	if (server < 0)
+		return -1;
+	if (!server) {
+		close(fds[0]);
+		play(fds[1], script);
+	}
+	close(fds[1]);
+	msg_forget();
+	return fds[0];
+}
+
+static void stop(struct qmp *qmp)
+{
+	qmp_close(qmp);
+	waitpid(server, NULL, 0);
+}
+
+/* What connecting to a server that follows the script results in. */
+static int attach(const char *const *script)
+{
+	struct qmp *qmp = NULL;
+	int ret = qmp_attach(&qmp, start(script), "test", TIMEOUT);
+
+	stop(ret ? NULL : qmp);
+	return ret;
+}
+
+/* What a command results in, after a connection that works. */
+static int command(const char *const *script)
+{
+	struct qmp *qmp;
+	int ret = qmp_attach(&qmp, start(script), "test", TIMEOUT);
+
+	if (ret)
+		return -ENOTCONN;
+	ret = qmp_command(qmp, "stop", NULL);
+	stop(qmp);
+	return ret;
+}
+
+static void command_and_result(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT,
+		"{\"return\": {\"running\": true}, \"id\": 2}\r\n", NULL
+	};
+	struct json_object *result = NULL, *value;
+	struct qmp *qmp;
+
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT), 0);
+	CHECK_EQ(qmp_command(qmp, "query-status", &result), 0);
+	CHECK(json_object_object_get_ex(result, "running", &value));
+	CHECK(json_object_get_boolean(value));
+	json_object_put(result);
+	stop(qmp);
+}
+
+static void events_are_skipped(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT,
+		"{\"timestamp\": {\"seconds\": 1}, \"event\": \"STOP\"}\r\n"
+		"{\"event\": \"RESUME\", \"data\": {\"id\": 2}}\r\n",
+		"{\"return\": {}, \"id\": 2}\r\n{\"event\": \"STOP\"}\r\n", NULL
+	};
+
+	CHECK_EQ(command(script), 0);
+}
+
+/* A message may come in any pieces, and two in one. */
+static void pieces(void)
+{
+	static const char *const script[] = {
+		"{\"QMP\": {\"ver", PAUSE, "sion\": {}, \"capabilities\": []}",
+		PAUSE, "}", PAUSE, "\r\n\r\n", WAIT,
+		"{\"return\"", PAUSE, ": {}, \"id\": 1}{\"event\":\"A\"}", WAIT,
+		"{\"event\": \"}{\\\"\"} {\"return\": {}, \"id\":", PAUSE,
+		" 2}", NULL
+	};
+
+	CHECK_EQ(command(script), 0);
+}
+
+static void refusal(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT,
+		"{\"error\": {\"class\": \"GenericError\", \"desc\": \"not now\"}, \"id\": 2}\r\n",
+		NULL
+	};
+
+	CHECK_EQ(command(script), -EREMOTEIO);
+	CHECK(!strcmp(msg_last(), "test: stop: refused: not now"));
+}
+
+static void end_of_file(void)
+{
+	static const char *const no_greeting[] = { NULL };
+	static const char *const half_greeting[] = { "{\"QMP\": ", NULL };
+	static const char *const no_reply[] = { NEGOTIATED, WAIT, NULL };
+	static const char *const half_reply[] = {
+		NEGOTIATED, WAIT, "{\"return\": {", NULL
+	};
+
+	CHECK_EQ(attach(no_greeting), -ECONNRESET);
+	CHECK_EQ(attach(half_greeting), -ECONNRESET);
+	CHECK_EQ(command(no_reply), -ECONNRESET);
+	CHECK_EQ(command(half_reply), -ECONNRESET);
+	CHECK(strstr(msg_last(), "test: stop: the other side has closed"));
+}
+
+static void not_qmp(void)
+{
+	static const char *const garbage[] = { "SSH-2.0-OpenSSH\r\n", STAY, NULL };
+	static const char *const list[] = { "[1, 2]\r\n", STAY, NULL };
+	static const char *const text[] = { "\"QMP\"\r\n", STAY, NULL };
+	static const char *const other[] = { "{\"hello\": 1}\r\n", STAY, NULL };
+	static const char *const empty[] = {
+		NEGOTIATED, WAIT, "{\"id\": 2}\r\n", STAY, NULL
+	};
+
+	CHECK_EQ(attach(garbage), -EPROTO);
+	CHECK_EQ(attach(list), -EPROTO);
+	CHECK_EQ(attach(text), -EPROTO);
+	CHECK_EQ(attach(other), -EPROTO);
+	CHECK_EQ(command(empty), -EPROTO);
+	CHECK(strstr(msg_last(), "does not speak QMP"));
+}
+
+/* A message without end is refused, not collected for ever. */
+static void endless_message(void)
+{
+	struct qmp *qmp;
+	char block[4096];
+	int fds[2], ret;
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	server = fork();
+	CHECK(server >= 0);
+	if (!server) {
+		close(fds[0]);
+		memset(block, 'x', sizeof(block));
+		block[0] = '"';
+		while (send(fds[1], block, sizeof(block), MSG_NOSIGNAL) > 0)
+			block[0] = 'x';
+		_exit(0);
+	}
+	close(fds[1]);
+	ret = qmp_attach(&qmp, fds[0], "test", 20);
+	waitpid(server, NULL, 0);
+	CHECK_EQ(ret, -EPROTO);
+}
+
+static void timeouts(void)
+{
+	static const char *const no_greeting[] = { STAY, NULL };
+	static const char *const no_capabilities[] = { GREETING, STAY, NULL };
+	static const char *const no_reply[] = { NEGOTIATED, STAY, NULL };
+	double start_time = now();
+
+	CHECK_EQ(attach(no_greeting), -ETIMEDOUT);
+	CHECK(strstr(msg_last(), "another client"));
+	CHECK_EQ(attach(no_capabilities), -ETIMEDOUT);
+	CHECK_EQ(command(no_reply), -ETIMEDOUT);
+	CHECK(strstr(msg_last(), "no answer in 0.3 s"));
+	CHECK(now() - start_time >= 3 * TIMEOUT);
+	CHECK(now() - start_time < 3 * TIMEOUT + 10);
+}
+
+/* Events for ever are no reason to wait for ever. */
+static void timeout_among_events(void)
+{
+	struct qmp *qmp;
+	int fds[2], ret;
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	server = fork();
+	CHECK(server >= 0);
+	if (!server) {
+		close(fds[0]);
+		dprintf(fds[1], GREETING);
+		signal(SIGPIPE, SIG_DFL);
+		for (;;) {
+			dprintf(fds[1], "{\"event\": \"TICK\"}\r\n");
+			usleep(10000);
+		}
+	}
+	close(fds[1]);
+	ret = qmp_attach(&qmp, fds[0], "test", TIMEOUT);
+	waitpid(server, NULL, 0);
+	CHECK_EQ(ret, -ETIMEDOUT);
+}
+
+/* A command that was given up does not confuse the next one. */
+static void late_reply(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT, WAIT,
+		"{\"return\": {\"late\": 1}, \"id\": 2}\r\n"
+		"{\"error\": {\"desc\": \"of the second\"}, \"id\": 3}\r\n",
+		NULL
+	};
+	struct qmp *qmp;
+
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT), 0);
+	CHECK_EQ(qmp_command(qmp, "stop", NULL), -ETIMEDOUT);
+	CHECK_EQ(qmp_command(qmp, "cont", NULL), -EREMOTEIO);
+	CHECK(strstr(msg_last(), "cont: refused: of the second"));
+	stop(qmp);
+}
+
+static volatile sig_atomic_t cancel;
+
+static void on_alarm(int sig)
+{
+	cancel = sig;
+}
+
+static void cancelled_and_resumed(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT, WAIT,
+		"{\"return\": {}, \"id\": 2}\r\n{\"return\": {}, \"id\": 3}\r\n",
+		NULL
+	};
+	struct sigaction sa = { .sa_handler = on_alarm };
+	struct qmp *qmp;
+	double start_time;
+	pid_t killer;
+
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", 30), 0);
+	sigaction(SIGUSR1, &sa, NULL);
+	killer = fork();
+	CHECK(killer >= 0);
+	if (!killer) {
+		usleep(50000);
+		kill(getppid(), SIGUSR1);
+		_exit(0);
+	}
+	start_time = now();
+	cancel = 0;
+	qmp_set_cancel(qmp, &cancel);
+	msg_forget();
+	CHECK_EQ(qmp_command(qmp, "stop", NULL), -EINTR);
+	CHECK(now() - start_time < 20);
+	CHECK(!*msg_last());
+	qmp_set_cancel(qmp, NULL);
+	CHECK_EQ(qmp_command(qmp, "cont", NULL), 0);
+	waitpid(killer, NULL, 0);
+	stop(qmp);
+}
+
+static void unix_socket(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT, "{\"return\": {}, \"id\": 2}\r\n", NULL
+	};
+	char dir[] = "/tmp/dirtytrack-qmp.XXXXXX", path[64], longer[200];
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct qmp *qmp;
+	int fd;
+
+	CHECK(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/sock", dir);
+	CHECK_EQ(qmp_connect(&qmp, path, TIMEOUT), -ENOENT);
+	CHECK(strstr(msg_last(), path));
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK_EQ(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	CHECK_EQ(qmp_connect(&qmp, path, TIMEOUT), -ECONNREFUSED);
+	CHECK_EQ(listen(fd, 1), 0);
+	server = fork();
+	CHECK(server >= 0);
+	if (!server)
+		play(accept(fd, NULL, NULL), script);
+	CHECK_EQ(qmp_connect(&qmp, path, 5), 0);
+	CHECK_EQ(qmp_command(qmp, "stop", NULL), 0);
+	stop(qmp);
+	close(fd);
+	unlink(path);
+	rmdir(dir);
+	memset(longer, 'x', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = '\0';
+	CHECK_EQ(qmp_connect(&qmp, longer, 5), -ENAMETOOLONG);
+}
+
+int main(void)
+{
+	static const struct tap_test tests[] = {
+		TAP_TEST(command_and_result),
+		TAP_TEST(events_are_skipped),
+		TAP_TEST(pieces),
+		TAP_TEST(refusal),
+		TAP_TEST(end_of_file),
+		TAP_TEST(not_qmp),
+		TAP_TEST(endless_message),
+		TAP_TEST(timeouts),
+		TAP_TEST(timeout_among_events),
+		TAP_TEST(late_reply),
+		TAP_TEST(cancelled_and_resumed),
+		TAP_TEST(unix_socket),
+	};
+
+	msg_silence();
+	return tap_run(tests, sizeof(tests) / sizeof(*tests));
+}
