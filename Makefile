@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# dirtytrack: "make help" lists what there is to make. Everything that is built goes
+# to build/.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+PREFIX ?= /usr/local
+W ?= 1
+
+RELEASE = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"$$/\1/p' $(KDIR)/include/generated/utsrelease.h)
+MODULE = build/modules/$(RELEASE)/dirtytrack.ko
+MODULE_DIR = $(DESTDIR)/lib/modules/$(RELEASE)/updates
+
+help:
+	@echo 'dirtytrack: guest memory whose every CPU write is tracked'
+	@echo
+	@echo '  make demo         a live guest, tracked and copied, in the test host'
+	@echo '  make check        all set-up, then build, unit tests and selftests on 6.1 and 6.12'
+	@echo '  make check-full   the same with what takes longer'
+	@echo '  make vm-shell     a shell in the test host, with the module loaded (KERNEL=6.12)'
+	@echo
+	@echo '  make modules      dirtytrack.ko for a kernel (KDIR=/lib/modules/.../build)'
+	@echo '  make tools        the dirtytrack command and libdirtytrack'
+	@echo '  make install      the tools, and the module if it was built (PREFIX, DESTDIR, KDIR)'
+	@echo '  make uninstall    undoes that'
+	@echo '  make clean        removes what was built (not the kernels of the test host:'
+	@echo '                    "make distclean" does)'
+
+modules:
+	@kmod/build $(KDIR) build/modules W=$(W)
+
+tools:
+	@$(MAKE) --no-print-directory -C tools
+
+check:
+	@selftests/check
+
+check-full:
+	@selftests/check -f
+
+KERNEL ?= 6.12
+
+# What the demonstration and the shell need of the test host.
+vm-ready:
+	@tools/vm/setup host $(KERNEL)
+	@tools/vm/packages tools/packages.txt tools/demo/packages.txt
+	@tools/vm/build-in $(KERNEL) $(MAKE) --no-print-directory modules KDIR=$$(tools/vm/kdir $(KERNEL))
+	@$(MAKE) --no-print-directory tools
+
+demo: vm-ready
+	@tools/demo/demo
+
+vm-shell: vm-ready
+	@tools/vm/run -k $(KERNEL) -K -i -e PATH="$(CURDIR)/build/tools:$$PATH" -- bash -i
+
+install:
+	@$(MAKE) --no-print-directory -C tools install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+	@if [ -n "$(RELEASE)" ] && [ -e "$(MODULE)" ]; then \
+		install -D -m 644 $(MODULE) $(MODULE_DIR)/dirtytrack.ko && \
+		{ [ -n "$(DESTDIR)" ] || depmod $(RELEASE); }; \
+	else \
+		echo "no module built for $(KDIR): not installed (make modules builds it)"; \
+	fi
+
+uninstall:
+	@$(MAKE) --no-print-directory -C tools uninstall PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+	@if [ -n "$(RELEASE)" ]; then \
+		rm -f $(MODULE_DIR)/dirtytrack.ko; \
+		[ -n "$(DESTDIR)" ] || depmod $(RELEASE); \
+	fi
+
+clean:
+	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/check
+
+distclean:
+	rm -rf build
+
+.PHONY: help modules tools check check-full vm-ready demo vm-shell install uninstall clean distclean
