@@ -14,20 +14,14 @@
 /* The monitor answers at once unless the guest is in trouble. */
 #define QMP_SECONDS 20
 
-/*
- * Sends @command, unless it is NULL, and waits for the line that has @answer.
- * Other lines are events.  0, or -1 with errno: EPROTO if QEMU says no.
- */
-static inline int qmp_talk(FILE *monitor, const char *command, const char *answer)
-{
-	char line[4096];
+/* Longer lines are read in pieces: what is looked for is at their beginning. */
+#define QMP_LINE 4096
 
-	/* Past the stream, which cannot turn from reading to writing on a socket. */
-	if (command &&
-	    dprintf(fileno(monitor), "{\"execute\": \"%s\"}\n", command) < 0)
-		return -1;
-	while (fgets(line, sizeof(line), monitor)) {
-		if (strstr(line, answer))
+/* Waits for the line that has @what.  0, or -1 with errno: EPROTO for an error. */
+static inline int qmp_wait(FILE *monitor, const char *what, char line[QMP_LINE])
+{
+	while (fgets(line, QMP_LINE, monitor)) {
+		if (strstr(line, what))
 			return 0;
 		if (strstr(line, "\"error\"")) {
 			errno = EPROTO;
@@ -39,15 +33,27 @@ static inline int qmp_talk(FILE *monitor, const char *command, const char *answe
 	return -1;
 }
 
+/* Lines before the answer are events. */
+static inline int qmp_ask(FILE *monitor, const char *command, char line[QMP_LINE])
+{
+	/* Past the stream, which cannot turn from reading to writing on a socket. */
+	if (dprintf(fileno(monitor), "{\"execute\": \"%s\"}\n", command) < 0)
+		return -1;
+	return qmp_wait(monitor, "\"return\"", line);
+}
+
 static inline int qmp_command(FILE *monitor, const char *command)
 {
-	return qmp_talk(monitor, command, "\"return\"");
+	char line[QMP_LINE];
+
+	return qmp_ask(monitor, command, line);
 }
 
 static inline FILE *qmp_open(const char *path)
 {
 	const struct timeval timeout = { .tv_sec = QMP_SECONDS };
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	char line[QMP_LINE];
 	FILE *monitor;
 	int fd;
 
@@ -69,7 +75,7 @@ static inline FILE *qmp_open(const char *path)
 		close(fd);
 		return NULL;
 	}
-	if (qmp_talk(monitor, NULL, "\"QMP\"") ||
+	if (qmp_wait(monitor, "\"QMP\"", line) ||
 	    qmp_command(monitor, "qmp_capabilities")) {
 		fclose(monitor);
 		return NULL;
