@@ -999,9 +999,13 @@ static void *fill(void *arg)
 		};
 
 		pthread_kill(f->victim, SIGUSR1);
-		if (ioctl(f->uffd, UFFDIO_ZEROPAGE, &zero))
-			dt_broken("UFFDIO_ZEROPAGE: %s", strerror(errno));
-		f->fills++;
+		if (!ioctl(f->uffd, UFFDIO_ZEROPAGE, &zero)) {
+			f->fills++;
+			continue;
+		}
+		/* The signal made it fault again before the page was there. */
+		if (errno != EEXIST || ioctl(f->uffd, UFFDIO_WAKE, &zero.range))
+			dt_broken("cannot fill a page: %s", strerror(errno));
 	}
 	return NULL;
 }
