@@ -99,7 +99,7 @@ static int dt_clear_marker(pte_t *ptep, unsigned long addr, void *data)
 {
 	struct vm_area_struct *vma = data;
 
-	if (dt_pte_marker(ptep_get(ptep)))
+	if (pte_is_uffd_wp_marker(ptep_get(ptep)))
 		pte_clear(vma->vm_mm, addr, ptep);
 	return 0;
 }

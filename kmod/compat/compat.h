@@ -14,9 +14,10 @@
 #include <linux/pgtable.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
-#include <linux/userfaultfd_k.h>
-#ifdef DT_HAVE_SOFTLEAF
+#ifdef DT_HAVE_PTE_IS_UFFD_WP_MARKER
 #include <linux/leafops.h>
+#else
+#include <linux/userfaultfd_k.h>
 #endif
 
 /* 6.3, 1c71222e5f23 "mm: replace vma->vm_flags direct modifications" */
@@ -48,7 +49,7 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 #define copy_splice_read generic_file_splice_read
 #endif
 
-/* 6.7, f7f43858c550 "libfs: add simple_inode_init_ts helper" */
+/* 6.7, the series "fs: new accessor methods for atime and mtime" */
 #ifndef DT_HAVE_SIMPLE_INODE_INIT_TS
 static inline void simple_inode_init_ts(struct inode *inode)
 {
@@ -64,22 +65,9 @@ static inline void simple_inode_init_ts(struct inode *inode)
 #define pte_mkwrite_novma pte_mkwrite
 #endif
 
-/*
- * Is this a userfaultfd marker in place of a page?  Our pages are never swapped,
- * migrated or poisoned in place, so nothing else that is not present can be there
- * but a poison marker, which has a meaning to keep.
- */
-static inline bool dt_pte_marker(pte_t pte)
-{
-#ifdef DT_HAVE_PTE_MARKER_UFFD_WP
-	return pte_marker_uffd_wp(pte);
-#elif defined(DT_HAVE_SOFTLEAF)
-	softleaf_t entry = softleaf_from_pte(pte);
-
-	return softleaf_is_uffd_wp_marker(entry);
-#else
-#error "the probes found no way to know a userfaultfd marker"
+/* 6.19, the series "mm: remove is_swap_[pte, pmd]() + non-swap entries" */
+#ifndef DT_HAVE_PTE_IS_UFFD_WP_MARKER
+#define pte_is_uffd_wp_marker pte_marker_uffd_wp
 #endif
-}
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * 6.7, f7f43858c550 "libfs: add simple_inode_init_ts helper"
+ * 6.7, the series "fs: new accessor methods for atime and mtime"
  *
  * exports: simple_inode_init_ts
  */
