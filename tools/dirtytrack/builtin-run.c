@@ -95,19 +95,26 @@ static void explain(int device, int err, const struct slot_arg *slot)
 
 static int make_slot(int device, struct slot_arg *slot)
 {
-	int fd = dtrack_slot_create(device, slot->size, slot->name, NULL);
+	int fd, inherited;
 
+	fd = dtrack_slot_create(device, slot->size, slot->name, NULL);
 	if (fd < 0) {
 		explain(device, fd, slot);
 		return fd;
 	}
-	if (fcntl(fd, F_SETFD, 0) < 0) {
-		fd = -errno;
-		msg_errno(fd, "slot %s: cannot let the command inherit it",
+	/*
+	 * Without close-on-exec, and not the number of a standard stream that
+	 * was closed: what the command prints must not go into the slot.
+	 */
+	inherited = fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
+	if (inherited < 0) {
+		inherited = -errno;
+		msg_errno(inherited, "slot %s: cannot let the command inherit it",
 			  slot->name);
-		return fd;
+		return inherited;
 	}
-	snprintf(slot->path, sizeof(slot->path), "/proc/self/fd/%d", fd);
+	close(fd);
+	snprintf(slot->path, sizeof(slot->path), "/proc/self/fd/%d", inherited);
 	return 0;
 }
 

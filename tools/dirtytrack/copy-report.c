@@ -42,7 +42,7 @@ const struct column copy_columns[NR_COPY_COLUMNS] = {
 	[COL_LEFT] = { "LEFT", COLUMN_NUMBER, 8, 0, "pages dirty after it" },
 	[COL_REST] = { "REST", COLUMN_SECONDS, 8, 0,
 		       "seconds that copying them was expected to take" },
-	[COL_PAUSED] = { "PAUSED", COLUMN_TEXT, 6, 0,
+	[COL_PAUSED] = { "PAUSED", COLUMN_BOOL, 6, 0,
 			 "whether the guest was paused" },
 };
 
@@ -63,7 +63,7 @@ static void round_cells(const struct copy_round *r,
 	cells[COL_DIRTY] = cell_number(r->dirty_rate);
 	cells[COL_LEFT] = cell_number(r->left);
 	cells[COL_REST] = cell_real(r->rest_seconds);
-	cells[COL_PAUSED] = cell_text(r->paused ? "yes" : "no");
+	cells[COL_PAUSED] = cell_number(r->paused);
 }
 
 static struct json_object *event_new(const char *name)

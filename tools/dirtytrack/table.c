@@ -108,6 +108,11 @@ static int select_columns(struct table *t, size_t nr)
 	}
 }
 
+static bool is_text(const struct column *c)
+{
+	return c->type == COLUMN_TEXT || c->type == COLUMN_BOOL;
+}
+
 struct table *table_new(const struct column *columns, size_t nr,
 			const struct table_options *opts)
 {
@@ -137,8 +142,7 @@ struct table *table_new(const struct column *columns, size_t nr,
 		const struct column *c = &columns[t->shown[i]];
 
 		if (!scols_table_new_column(t->scols, c->name, 0,
-					    c->type == COLUMN_TEXT ?
-					    0 : SCOLS_FL_RIGHT))
+					    is_text(c) ? 0 : SCOLS_FL_RIGHT))
 			goto nomem;
 	}
 	return t;
@@ -179,6 +183,8 @@ static const char *format_cell(const struct table *t, const struct column *c,
 	case COLUMN_NUMBER:
 		snprintf(buf, size, "%" PRIu64, cell->number);
 		return buf;
+	case COLUMN_BOOL:
+		return cell->number ? "yes" : "no";
 	case COLUMN_SECONDS:
 		snprintf(buf, size, "%.3f", cell->real);
 		return buf;
@@ -207,6 +213,8 @@ static struct json_object *json_cell(const struct column *c,
 	case COLUMN_SIZE:
 	case COLUMN_RATE:
 		return json_object_new_uint64(cell->number);
+	case COLUMN_BOOL:
+		return json_object_new_boolean(cell->number);
 	case COLUMN_SECONDS:
 		return json_seconds(cell->real);
 	}
@@ -306,10 +314,10 @@ static void print_aligned(const struct table *t, size_t i, const char *text)
 
 	if (t->opts->raw)
 		printf("%s", *text ? text : "-");
-	else if (c->type != COLUMN_TEXT)
-		printf("%*s", (int)c->width, text);
-	else
+	else if (is_text(c))
 		printf("%-*s", last ? 0 : (int)c->width, text);
+	else
+		printf("%*s", (int)c->width, text);
 	putchar(last ? '\n' : ' ');
 }
 

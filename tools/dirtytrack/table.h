@@ -23,6 +23,7 @@ enum column_type {
 	COLUMN_SIZE,		/* bytes */
 	COLUMN_RATE,		/* bytes a second */
 	COLUMN_SECONDS,		/* with a fraction */
+	COLUMN_BOOL,		/* a number, 0 for no */
 };
 
 #define COLUMN_HIDDEN 1		/* not shown unless asked for */
