@@ -46,9 +46,9 @@ install_missing()
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	say "installing ${missing[*]}"
-	install_now "${missing[@]}" && return
-	apt-get update -qq && install_now "${missing[@]}" ||
-		die "apt-get could not install ${missing[*]}"
+	install_now "${missing[@]}" ||
+		{ apt-get update -qq && install_now "${missing[@]}"; } ||
+		die "apt-get could not install ${missing[*]} (see build/vm/apt-install.log)"
 }
 
 install_now()
