@@ -173,6 +173,8 @@ static void dt_evict_inode(struct inode *inode)
 
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
+	if (!slot->npages)
+		return;			/* the root directory */
 
 	if (slot->id) {
 		mutex_lock(&dt_slots_lock);
@@ -185,6 +187,7 @@ static void dt_evict_inode(struct inode *inode)
 	vfree(slot->open.summary);
 	vfree(slot->released);
 	free_percpu(slot->stats);
+	module_put(THIS_MODULE);	/* dt_slot_exit() waits for our return */
 }
 
 static const struct super_operations dt_super_ops = {
@@ -226,8 +229,8 @@ static int dt_init_fs_context(struct fs_context *fc)
 }
 
 /*
- * No .owner: the mount made at load would hold the module for ever.  The files
- * hold it, and dt_slot_exit() waits for what outlives a file by an instant.
+ * No .owner: the mount made at load would hold the module for ever.  Files and
+ * inodes hold it, and dt_slot_exit() waits for what outlives them by an instant.
  */
 static struct file_system_type dt_fs_type = {
 	.name = "dirtytrack",
@@ -247,7 +250,10 @@ static struct inode *dt_slot_alloc(u64 length, const char *name)
 	if (!inode)
 		return ERR_PTR(-ENOMEM);
 
+	/* An O_PATH fd holds the inode without a file that would hold the module. */
+	__module_get(THIS_MODULE);
 	slot = dt_inode_slot(inode);
+	slot->npages = npages;
 	inode->i_ino = get_next_ino();
 	inode->i_mode = S_IFREG | 0600;
 	inode->i_uid = current_fsuid();
@@ -257,7 +263,6 @@ static struct inode *dt_slot_alloc(u64 length, const char *name)
 	inode->i_fop = &dt_slot_fops;
 	simple_inode_init_ts(inode);
 
-	slot->npages = npages;
 	memcpy(slot->name, name, sizeof(slot->name));
 
 	words = __vmalloc(dt_bitmap_words(npages) * sizeof(u64),
@@ -487,15 +492,17 @@ int __init dt_slot_init(void)
 		kmem_cache_destroy(dt_slot_cache);
 		return PTR_ERR(dt_mnt);
 	}
+	/* Guest memory is not for the host to run. */
+	dt_mnt->mnt_sb->s_iflags |= SB_I_NOEXEC | SB_I_NODEV;
 	return 0;
 }
 
 /**
  * dt_slot_exit - take the filesystem of slots down
  *
- * No file is left, for each holds the module.  But fput() drops the file's hold
- * on the module before its dentry and its mount, so one may still be on the way
- * to dt_evict_inode(): wait until the mount has no reference but ours.
+ * No file and no inode is left, for each holds the module.  But he who dropped the
+ * last one may still be in dt_evict_inode(), behind its module_put().  He holds the
+ * mount until he has returned from there: wait until it has no reference but ours.
  * may_umount() allows two, as a mount in a namespace has; ours make it two.
  * Inodes are freed after a grace period: wait for that, too.
  */

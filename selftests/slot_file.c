@@ -889,8 +889,7 @@ TEST_F(file, read_only_fd_is_refused)
 TEST_F(file, protections)
 {
 	const int prots[] = {
-		PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC,
-		PROT_READ | PROT_WRITE | PROT_EXEC,
+		PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE,
 	};
 
 	ASSERT_EQ(1, pwrite(self->slot, "p", 1, PAGE_SIZE));
@@ -909,6 +908,19 @@ TEST_F(file, protections)
 		EXPECT_DIRTY(2);
 		test_unmap(map, NPAGES);
 	}
+}
+
+TEST_F(file, no_execution)
+{
+	char *map;
+
+	EXPECT_NO_MAP(EPERM, PROT_READ | PROT_EXEC, MAP_SHARED, self->slot, SIZE, 0);
+	EXPECT_NO_MAP(EPERM, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED,
+		      self->slot, SIZE, 0);
+	map = test_map(self->slot, 0, NPAGES);
+	EXPECT_EQ(-1, mprotect(map, SIZE, PROT_READ | PROT_EXEC));
+	EXPECT_EQ(EACCES, errno);
+	test_unmap(map, NPAGES);
 }
 
 TEST_F(file, map_at_offset)

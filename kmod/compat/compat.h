@@ -53,7 +53,9 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 #ifndef DT_HAVE_SIMPLE_INODE_INIT_TS
 static inline void simple_inode_init_ts(struct inode *inode)
 {
-	inode->i_atime = inode->i_mtime = inode->i_ctime = current_time(inode);
+	inode->i_ctime = current_time(inode);
+	inode->i_mtime = inode->i_ctime;
+	inode->i_atime = inode->i_ctime;
 }
 #endif
 

@@ -90,7 +90,7 @@
  */
 enum dirtytrack_strategy {
 	DIRTYTRACK_STRATEGY_WP = 1,
-	DIRTYTRACK_STRATEGY_ZAP = 2,
+	DIRTYTRACK_STRATEGY_ZAP = 2
 };
 
 /**
@@ -132,7 +132,8 @@ struct dirtytrack_info {
  * touched, and charged to the memory cgroup of who touches it.  The fd is like
  * that of a regular file with mode 0600 of the caller: it can be mapped
  * (MAP_SHARED, from an fd open for writing), read, written, punched, and opened
- * again through /proc/PID/fd.  Its size never changes.
+ * again through /proc/PID/fd.  It cannot be mapped for execution.  Its size never
+ * changes.
  *
  * Errors: EINVAL (length, name), EEXIST (the caller's user has a slot of that
  * name), ENOSPC (as many slots as are allowed), EFBIG (length over
@@ -338,7 +339,7 @@ struct dirtytrack_harvest {
  */
 enum dirtytrack_state {
 	DIRTYTRACK_STATE_DATA = 1,
-	DIRTYTRACK_STATE_HOLE = 2,
+	DIRTYTRACK_STATE_HOLE = 2
 };
 
 /**
