@@ -37,7 +37,7 @@ start_writer()
 	rm -f ready
 	"$dirtytrack" run --slot "$1=32M" -- "$writer" "{$1}" $npages "$2" ready &
 	pid=$!
-	pids+=($pid)
+	pids+=("$pid")
 	wait_for 60 test -e ready
 }
 
@@ -46,11 +46,18 @@ state()
 	sed 's/.*) \(.\).*/\1/' "/proc/$1/stat"
 }
 
+is_stopped()
+{
+	[ "$(state "$pid")" = T ]
+}
+
 # It is not stopped, and pages become dirty.
 writes()
 {
-	[ "$(state "$pid")" != T ] &&
-		[ "$("$dirtytrack" log vm -i 0.3 -J | jq .dirty)" -gt 0 ]
+	! is_stopped && [ "$("$dirtytrack" log vm -i 0.3 -J | jq .dirty)" -gt 0 ] || {
+		note "the writer does not write"
+		return 1
+	}
 }
 
 logs()
@@ -61,7 +68,7 @@ logs()
 # What a failed copy must leave.
 nothing_left()
 {
-	writes && [ "$(logs)" = 0 ] && [ ! -e image ] && [ ! -e image.partial ]
+	writes && is logs "$(logs)" 0 && is "what is left" "$(echo image*)" 'image*'
 }
 
 exits_with()
@@ -94,12 +101,27 @@ said()
 	}
 }
 
+# is WHAT VALUE WANTED
+is()
+{
+	[ "$2" = "$3" ] || {
+		note "$1 is '$2', not '$3'"
+		return 1
+	}
+}
+
+# event NAME FILTER FILE: what the filter makes of that event, the last one.
+event()
+{
+	jq -cs "[.[] | select(.event == \"$1\")] | .[-1] | $2" "$3"
+}
+
 # A copy that can be interrupted, which what a shell starts with & cannot.
 start_copy()
 {
 	env --default-signal=INT "$dirtytrack" copy vm image "$@" >out 2>err &
 	copy=$!
-	pids+=($copy)
+	pids+=("$copy")
 }
 
 ends_with()
@@ -208,18 +230,20 @@ log_is_exact()
 		until [ -e end ]; do sleep 0.05; done' &
 	pids+=($!)
 	wait_for 20 test -e ready
-	"$dirtytrack" log quiet -i 3 -J >ranges &
-	"$dirtytrack" log quiet -i 3 -J --bitmap >words &
-	"$dirtytrack" log quiet -i 1.5 -c 2 -J --peek >peeks &
+	"$dirtytrack" log quiet -i 6 -J >ranges &
+	"$dirtytrack" log quiet -i 6 -J --bitmap >words &
+	"$dirtytrack" log quiet -i 5 -c 2 -J --peek >peeks &
 	wait_for 20 three_logs
 	touch go
 	wait_for 20 test -s ranges
 	wait_for 20 test -s words
 	wait_for 20 two_peeks
 	touch end
-	[ "$(jq -c '[.ranges[] | [.first, .pages, .state]]' ranges)" = '[[5,3,"data"],[64,1,"data"]]' ] &&
-	[ "$(jq -c '[.words[] | [.first, .bits]]' words)" = '[[0,"00000000000000e0"],[64,"0000000000000001"]]' ] &&
-	[ "$(sed -n 2p peeks | jq .dirty)" = 4 ]
+	is ranges "$(jq -c '[.ranges[] | [.first, .pages, .state]]' ranges)" \
+		'[[5,3,"data"],[64,1,"data"]]' &&
+	is words "$(jq -c '[.words[] | [.first, .bits]]' words)" \
+		'[[0,"00000000000000e0"],[64,"0000000000000001"]]' &&
+	is "the last peek" "$(sed -n 2p peeks | jq .dirty)" 4
 }
 
 three_logs()
@@ -237,10 +261,12 @@ all_set_is_what_is_resident()
 	local dirty resident
 
 	kill -STOP "$pid"
+	wait_busy is_stopped || return 1
 	dirty=$("$dirtytrack" log vm --all-set -J | jq .dirty)
 	resident=$("$dirtytrack" info vm -J | jq .resident)
 	kill -CONT "$pid"
-	[ "$((dirty * 4096))" = "$resident" ] && [ "$dirty" -gt $((npages / 2)) ]
+	is "dirty bytes" "$((dirty * 4096))" "$resident" &&
+		[ "$dirty" -gt $((npages / 2)) ]
 }
 
 # The writer's rate, less the pages that it writes twice; a slow machine does less.
@@ -264,12 +290,12 @@ rate_is_plausible()
 copy_of_busy_writer()
 {
 	exits_with 0 "$dirtytrack" copy vm image --pid "$pid" --verify --json &&
-	jq -e 'select(.event == "verified") | .pages == 8192 and .different == 0' out >/dev/null &&
-	jq -e 'select(.event == "resumed") | .paused > 0' out >/dev/null &&
-	[ "$(jq -s '[.[] | select(.event == "round")] | length >= 2 and .[-1].paused' out)" = true ] &&
-	[ "$(stat -c '%s %a' image)" = "$((32 << 20)) 600" ] &&
-	[ "$(stat -c %b image)" -lt $((npages * 8 + 1000)) ] &&
-	[ ! -e image.partial ] && writes && [ "$(logs)" = 0 ] && rm image
+	is verified "$(event verified '[.pages, .different]' out)" '[8192,0]' &&
+	is resumed "$(event resumed '.paused > 0' out)" true &&
+	is "the last round" "$(event round '[.round > 1, .paused]' out)" '[true,true]' &&
+	is "size and mode" "$(stat -c '%s %a' image)" "$((32 << 20)) 600" &&
+	is "sparse enough" "$(($(stat -c %b image) < npages * 8 + 1000))" 1 &&
+	[ ! -e image.partial ] && writes && is logs "$(logs)" 0 && rm image
 }
 
 copy_prints_rounds()
@@ -285,6 +311,7 @@ copy_equals_memory()
 	local path status=0
 
 	kill -STOP "$pid"
+	wait_busy is_stopped || return 1
 	for path in /proc/"$pid"/fd/*; do
 		[ "$(readlink "$path")" != /dirtytrack:vm ] || break
 	done
@@ -313,7 +340,7 @@ copy_wants_a_pause()
 
 strict_downtime()
 {
-	fails 3 "are allowed" "$dirtytrack" copy vm image --pid "$pid" --downtime 0 --strict &&
+	fails 3 "are allowed" "$dirtytrack" copy vm image --pid "$pid" --downtime 0 --max-rounds 1 --strict &&
 	nothing_left
 }
 
@@ -338,11 +365,6 @@ interrupted_pause()
 	start_copy --pause-cmd "kill -STOP $pid; kill -INT \$PPID; sleep 0.5" \
 		--resume-cmd "kill -CONT $pid"
 	ends_with 130 && nothing_left
-}
-
-is_stopped()
-{
-	[ "$(state "$pid")" = T ]
 }
 
 interrupted_verify()
@@ -388,7 +410,7 @@ file_too_large()
 old_image_stays()
 {
 	echo old >image
-	fails 3 "are allowed" "$dirtytrack" copy vm image --pid "$pid" --downtime 0 --strict &&
+	fails 3 "are allowed" "$dirtytrack" copy vm image --pid "$pid" --downtime 0 --max-rounds 1 --strict &&
 	[ "$(cat image)" = old ] && rm image
 }
 
@@ -410,7 +432,7 @@ guest_dies()
 	kill -KILL "$other"
 	wait "$other" || :
 	ends_with 1 && said "it has ended" &&
-	jq -e 'select(.event == "failed") | .status == 1' out >/dev/null && nothing_left
+	is "the failure" "$(event failed .status out)" 1 && nothing_left
 }
 
 # A QEMU without a machine still is a QEMU at the other end of the socket.
@@ -420,7 +442,7 @@ start_qemu()
 	qemu-system-x86_64 -machine none -nodefaults -display none \
 		-qmp unix:qmp,server=on,wait=off &
 	qemu=$!
-	pids+=($qemu)
+	pids+=("$qemu")
 	wait_for 60 test -S qmp
 }
 

@@ -212,6 +212,8 @@ static int copy_image(struct copy_job *job, struct copy_report *report,
 	status = status_of(ret);
 	/* Without -EHOSTDOWN there is no whole image to keep. */
 	if (!ret || ret == -EHOSTDOWN) {
+		if (ret)
+			msg_note("the guest may still be paused: it could not be resumed");
 		ret = image_commit(&img);
 		if (ret)
 			status = EXIT_FAILED;
