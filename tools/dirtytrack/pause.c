@@ -40,9 +40,10 @@ static void guard_main(struct pause *p, int fd)
 	if (paused) {
 		/* Resuming may run a command, which wants signals as usual. */
 		sigprocmask(SIG_UNBLOCK, &all, NULL);
-		msg_hold(false);
-		msg_note("killed while the guest was paused: resuming it");
+		/* First that: standard error may be a terminal that is stuck. */
 		p->ops->resume(p);
+		msg_hold(false);
+		msg_note("killed while the guest was paused: it was resumed");
 	}
 	_exit(0);
 }
