@@ -2,23 +2,41 @@
 /* dirtytrack info: everything about one slot, and what the module allows. */
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
 #include <unistd.h>
-
-#include <json-c/json.h>
 
 #include "builtin.h"
 #include "device.h"
 #include "msg.h"
 #include "slot-columns.h"
-#include "units.h"
 
 static const struct option_desc options[] = {
 	{ 'b', "bytes", NULL, "print sizes in bytes" },
 	{ 'J', "json", NULL, "print JSON" },
 	{ 0 }
+};
+
+enum {
+	COL_STRATEGY,
+	COL_PAGE_SIZE,
+	COL_MAX_SLOT_SIZE,
+	COL_MAX_SLOTS,
+	COL_MAX_LOGS,
+	COL_FEATURES,
+	NR_MODULE_COLUMNS,
+};
+
+static const struct column module_columns[NR_MODULE_COLUMNS] = {
+	[COL_STRATEGY] = { "STRATEGY", COLUMN_TEXT, 13, 0,
+			   "how write permission is taken away" },
+	[COL_PAGE_SIZE] = { "PAGE-SIZE", COLUMN_SIZE, 9, 0, "size of a page" },
+	[COL_MAX_SLOT_SIZE] = { "MAX-SLOT-SIZE", COLUMN_SIZE, 13, 0,
+				"size of the largest slot" },
+	[COL_MAX_SLOTS] = { "MAX-SLOTS", COLUMN_NUMBER, 9, 0,
+			    "slots that may exist" },
+	[COL_MAX_LOGS] = { "MAX-LOGS", COLUMN_NUMBER, 8, 0,
+			   "logs that a slot may have" },
+	[COL_FEATURES] = { "FEATURES", COLUMN_NUMBER, 8, 0,
+			   "bits of later additions" },
 };
 
 static const char *strategy_name(uint32_t strategy)
@@ -32,41 +50,47 @@ static const char *strategy_name(uint32_t strategy)
 	return "unknown";
 }
 
-/* One slot: all columns, one a line. */
-static int print_slot(const struct dirtytrack_slot_info *info,
-		      const struct table_options *opts)
+static int print_json(const struct column *columns, size_t nr,
+		      const struct cell *cells)
+{
+	struct table_options opts = { .json = true, .all = true };
+	struct table *table;
+	int ret;
+
+	table = table_new(columns, nr, &opts);
+	if (!table)
+		return -ENOMEM;
+	ret = json_line(table_json_row(table, cells));
+	table_free(table);
+	return ret;
+}
+
+/* One row: all its columns, one a line. */
+static int print_row(const struct column *columns, size_t nr,
+		     const struct cell *cells, const struct table_options *opts)
 {
 	static const struct column pair[] = {
-		{ "KEY", COLUMN_TEXT, 12, 0, "" },
+		{ "KEY", COLUMN_TEXT, 14, 0, "" },
 		{ "VALUE", COLUMN_TEXT, 20, 0, "" },
 	};
 	struct table_options lines = { .noheadings = true };
-	struct cell cells[NR_SLOT_COLUMNS], row[2];
-	struct slot_text text;
+	char buf[CELL_LEN];
+	struct cell row[2];
 	struct table *table;
-	char value[64];
-	size_t i;
 	int ret = 0;
+	size_t i;
 
-	slot_cells(info, &text, cells);
+	if (opts->json)
+		return print_json(columns, nr, cells);
 	table = table_new(pair, 2, &lines);
 	if (!table)
 		return -ENOMEM;
-	for (i = 0; i < NR_SLOT_COLUMNS && !ret; i++) {
-		const struct column *c = &slot_columns[i];
+	for (i = 0; i < nr && !ret; i++) {
+		const char *text = cell_format(&columns[i], &cells[i],
+					       opts->bytes, buf);
 
-		row[0] = cell_text(c->name);
-		row[1] = cell_text(value);
-		if (!cells[i].set)
-			snprintf(value, sizeof(value), "-");
-		else if (c->type == COLUMN_TEXT)
-			snprintf(value, sizeof(value), "%s", cells[i].text);
-		else if (c->type == COLUMN_SIZE && !opts->bytes)
-			human_size(cells[i].number, value);
-		else
-			snprintf(value, sizeof(value), "%" PRIu64,
-				 cells[i].number);
-		row[1].set = true;
+		row[0] = cell_text(columns[i].name);
+		row[1] = cell_text(*text ? text : "-");
 		ret = table_add(table, row);
 	}
 	if (!ret)
@@ -75,64 +99,9 @@ static int print_slot(const struct dirtytrack_slot_info *info,
 	return ret;
 }
 
-static int print_slot_json(const struct dirtytrack_slot_info *info)
-{
-	struct table_options opts = { .json = true, .all = true };
-	struct cell cells[NR_SLOT_COLUMNS];
-	struct slot_text text;
-	struct table *table;
-	int ret;
-
-	slot_cells(info, &text, cells);
-	table = table_new(slot_columns, NR_SLOT_COLUMNS, &opts);
-	if (!table)
-		return -ENOMEM;
-	ret = json_line(table_json_row(table, cells));
-	table_free(table);
-	return ret;
-}
-
-static int print_module(const struct dirtytrack_info *info,
-			const struct table_options *opts)
-{
-	char size[HUMAN_LEN];
-
-	if (opts->json) {
-		struct json_object *obj = json_object_new_object();
-
-		if (!obj)
-			return -ENOMEM;
-		json_object_object_add(obj, "strategy",
-			json_object_new_string(strategy_name(info->out_strategy)));
-		json_object_object_add(obj, "page_size",
-			json_object_new_uint64(UINT64_C(1) << info->out_page_shift));
-		json_object_object_add(obj, "max_slot_size",
-			json_object_new_uint64(info->out_max_slot_size));
-		json_object_object_add(obj, "max_slots",
-			json_object_new_uint64(info->out_max_slots));
-		json_object_object_add(obj, "max_logs",
-			json_object_new_uint64(info->out_max_logs));
-		json_object_object_add(obj, "features",
-			json_object_new_uint64(info->out_features));
-		return json_line(obj);
-	}
-	if (opts->bytes)
-		snprintf(size, sizeof(size), "%" PRIu64,
-			 (uint64_t)info->out_max_slot_size);
-	else
-		human_size(info->out_max_slot_size, size);
-	printf("STRATEGY      %s\n", strategy_name(info->out_strategy));
-	printf("PAGE-SIZE     %" PRIu64 "\n",
-	       UINT64_C(1) << info->out_page_shift);
-	printf("MAX-SLOT-SIZE %s\n", size);
-	printf("MAX-SLOTS     %u\n", info->out_max_slots);
-	printf("MAX-LOGS      %u\n", info->out_max_logs);
-	printf("FEATURES      %#" PRIx64 "\n", (uint64_t)info->out_features);
-	return fflush(stdout) ? -errno : 0;
-}
-
 static int info_module(const struct table_options *opts)
 {
+	struct cell cells[NR_MODULE_COLUMNS];
 	struct dirtytrack_info info;
 	int device, ret;
 
@@ -145,7 +114,13 @@ static int info_module(const struct table_options *opts)
 		msg_errno(ret, "%s: cannot ask about it", DIRTYTRACK_DEVICE);
 		return EXIT_FAILED;
 	}
-	ret = print_module(&info, opts);
+	cells[COL_STRATEGY] = cell_text(strategy_name(info.out_strategy));
+	cells[COL_PAGE_SIZE] = cell_number(UINT64_C(1) << info.out_page_shift);
+	cells[COL_MAX_SLOT_SIZE] = cell_number(info.out_max_slot_size);
+	cells[COL_MAX_SLOTS] = cell_number(info.out_max_slots);
+	cells[COL_MAX_LOGS] = cell_number(info.out_max_logs);
+	cells[COL_FEATURES] = cell_number(info.out_features);
+	ret = print_row(module_columns, NR_MODULE_COLUMNS, cells, opts);
 	if (ret)
 		msg_errno(ret, "standard output");
 	return ret ? EXIT_FAILED : EXIT_OK;
@@ -153,14 +128,17 @@ static int info_module(const struct table_options *opts)
 
 static int info_slot(const char *ref, const struct table_options *opts)
 {
+	struct cell cells[NR_SLOT_COLUMNS];
 	struct dirtytrack_slot_info info;
+	struct slot_text text;
 	int slot, ret;
 
 	slot = open_slot(ref, &info);
 	if (slot < 0)
 		return EXIT_FAILED;
 	close(slot);
-	ret = opts->json ? print_slot_json(&info) : print_slot(&info, opts);
+	slot_cells(&info, &text, cells);
+	ret = print_row(slot_columns, NR_SLOT_COLUMNS, cells, opts);
 	if (ret)
 		msg_errno(ret, "standard output");
 	return ret ? EXIT_FAILED : EXIT_OK;

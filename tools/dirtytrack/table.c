@@ -163,8 +163,8 @@ void table_free(struct table *t)
 	free(t);
 }
 
-static const char *format_cell(const struct table *t, const struct column *c,
-			       const struct cell *cell, char *buf, size_t size)
+const char *cell_format(const struct column *c, const struct cell *cell,
+			bool bytes, char buf[CELL_LEN])
 {
 	if (!cell->set)
 		return "";
@@ -173,7 +173,7 @@ static const char *format_cell(const struct table *t, const struct column *c,
 		return cell->text;
 	case COLUMN_SIZE:
 	case COLUMN_RATE:
-		if (!t->opts->bytes) {
+		if (!bytes) {
 			human_size(cell->number, buf);
 			if (c->type == COLUMN_RATE)
 				strcat(buf, "/s");
@@ -181,12 +181,12 @@ static const char *format_cell(const struct table *t, const struct column *c,
 		}
 		/* fall through */
 	case COLUMN_NUMBER:
-		snprintf(buf, size, "%" PRIu64, cell->number);
+		snprintf(buf, CELL_LEN, "%" PRIu64, cell->number);
 		return buf;
 	case COLUMN_BOOL:
 		return cell->number ? "yes" : "no";
 	case COLUMN_SECONDS:
-		snprintf(buf, size, "%.3f", cell->real);
+		snprintf(buf, CELL_LEN, "%.3f", cell->real);
 		return buf;
 	}
 	return "";
@@ -230,7 +230,7 @@ struct json_object *table_json_row(struct table *t, const struct cell *cells)
 		const struct column *c = &t->columns[t->shown[i]];
 		char key[64];
 
-		for (k = 0; c->name[k] && k < sizeof(key) - 1; k++)
+		for (k = 0; k < sizeof(key) - 1 && c->name[k]; k++)
 			key[k] = isalnum((unsigned char)c->name[k]) ?
 				 tolower((unsigned char)c->name[k]) : '_';
 		key[k] = '\0';
@@ -243,7 +243,7 @@ struct json_object *table_json_row(struct table *t, const struct cell *cells)
 int table_add(struct table *t, const struct cell *cells)
 {
 	struct libscols_line *line;
-	char buf[64];
+	char buf[CELL_LEN];
 	size_t i;
 
 	if (t->opts->json) {
@@ -257,8 +257,8 @@ int table_add(struct table *t, const struct cell *cells)
 		return -ENOMEM;
 	for (i = 0; i < t->nr_shown; i++) {
 		const struct column *c = &t->columns[t->shown[i]];
-		const char *text = format_cell(t, c, &cells[t->shown[i]], buf,
-					       sizeof(buf));
+		const char *text = cell_format(c, &cells[t->shown[i]],
+					       t->opts->bytes, buf);
 
 		if (*text && scols_line_set_data(line, i, text))
 			return -ENOMEM;
@@ -323,7 +323,7 @@ static void print_aligned(const struct table *t, size_t i, const char *text)
 
 int table_stream(struct table *t, const struct cell *cells)
 {
-	char buf[64];
+	char buf[CELL_LEN];
 	size_t i;
 
 	if (t->opts->json)
@@ -333,9 +333,8 @@ int table_stream(struct table *t, const struct cell *cells)
 			print_aligned(t, i, t->columns[t->shown[i]].name);
 	t->headed = true;
 	for (i = 0; i < t->nr_shown; i++)
-		print_aligned(t, i,
-			      format_cell(t, &t->columns[t->shown[i]],
-					  &cells[t->shown[i]], buf,
-					  sizeof(buf)));
+		print_aligned(t, i, cell_format(&t->columns[t->shown[i]],
+						&cells[t->shown[i]],
+						t->opts->bytes, buf));
 	return flush_stdout();
 }

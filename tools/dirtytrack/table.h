@@ -75,6 +75,11 @@ static inline struct cell cell_real(double real)
 	return c;
 }
 
+/* The text of a cell, which may be in @buf. */
+#define CELL_LEN 64
+const char *cell_format(const struct column *column, const struct cell *cell,
+			bool bytes, char buf[CELL_LEN]);
+
 /* The options that every table has. */
 struct table_options {
 	bool bytes;

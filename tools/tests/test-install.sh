@@ -111,6 +111,8 @@ functions_are_in_the_manual()
 {
 	local symbol
 
+	[ "$(cat "$prefix/share/man/man3/dtrack_peek.3")" = ".so man3/dtrack_harvest.3" ] ||
+		return 1
 	while read -r symbol; do
 		grep -hA1 '^\.SH NAME' "$SRC"/../Documentation/man/*.3 |
 			grep -qw "$symbol" || {
