@@ -14,6 +14,15 @@ demo=$here/../tools/demo
 export DIRTYTRACK=$dirtytrack
 export GUEST=${GUEST:-$here/../build/demo}
 
+# Enough for the kernel and the workload: all of it is compared, again and again.
+export RAM_MIB=160
+pages=$((RAM_MIB * 256))
+
+# MiB and pages a second.  A processor writes to guest page tables by looking
+# addresses up in them, which is a constant few dozen pages that mostly stay as they
+# are; what is to be seen here is whether more than that is reported in vain.
+export WORKLOAD="24 2000"
+
 # Of the pages reported, so many percent may be as they were.
 in_vain_limit=5
 
@@ -23,7 +32,7 @@ in_vain_limit=5
 for file in "$dirtytrack" "$built/overreport" "$built/qmp"; do
 	[ -x "$file" ] || bail_out "there is no $file: build tools and selftests first"
 done
-[ -s "$GUEST/vmlinuz" ] || bail_out "there is no guest in $GUEST: run tools/demo/build-guest"
+[ -s "$GUEST/vmlinux" ] || bail_out "there is no guest in $GUEST: run tools/demo/build-guest"
 
 dir=$(mktemp -d)
 cd "$dir"
@@ -57,11 +66,11 @@ boots()
 	wait_for 60 has_ticked 2
 }
 
-# It works, and goes on working: two ticks more, and no page is bad.
+# It works, and goes on working: one tick more, and no page is bad.
 is_well()
 {
 	[ "$("$built/qmp" qmp2 query-status | grep -c '"running": true')" = 1 ] &&
-		wait_for 20 has_ticked $(($(tick 2) + 2)) && [ "$(tick 8)" = 0 ]
+		wait_for 20 has_ticked $(($(tick 2) + 1)) && [ "$(tick 8)" = 0 ]
 }
 
 is_paused()
@@ -79,7 +88,7 @@ logs_are()
 copies()
 {
 	timeout 100 "$dirtytrack" copy --qmp qmp --verify ram image > copy.out 2>&1 &&
-		grep -q "^identical: 65536 pages" copy.out
+		grep -q "^identical: $pages pages" copy.out
 }
 
 has_rounds()
@@ -132,20 +141,20 @@ reported()
 
 measure()
 {
-	timeout 60 "$built/overreport" -i 400 -n 8 -q qmp ram > still.out 2>&1 &&
+	timeout 100 "$built/overreport" -i 2000 -n 4 -q qmp ram > still.out 2>&1 &&
 		[ "$(reported still.out lost)" = 0 ]
 }
 
 measure_racing()
 {
-	timeout 60 "$built/overreport" -i 10 -r 40 -n 4 -q qmp ram > racing.out 2>&1 &&
+	timeout 100 "$built/overreport" -i 20 -r 25 -n 2 -q qmp ram > racing.out 2>&1 &&
 		[ "$(reported racing.out lost)" = 0 ] &&
-		[ "$(reported racing.out 'harvests while working')" -ge 100 ]
+		[ "$(reported racing.out 'harvests while working')" -ge 50 ]
 }
 
 little_in_vain()
 {
-	[ "$(reported still.out reported)" -ge 1000 ] &&
+	[ "$(reported still.out reported)" -ge 2000 ] &&
 		awk -v share="$(reported still.out 'reported in vain, percent')" \
 		    -v limit=$in_vain_limit 'BEGIN { exit !(share < limit) }'
 }
