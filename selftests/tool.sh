@@ -228,6 +228,7 @@ info_explains()
 # Pages written through the file of a slot that nothing else writes.
 log_is_exact()
 {
+	rm -f ready
 	"$dirtytrack" run -s quiet=4M -- sh -c '
 		touch ready
 		until [ -e go ]; do sleep 0.05; done
