@@ -927,6 +927,40 @@ TEST(sparse)
 	close(slot);
 }
 
+/*
+ * More places than one call visits: it stops early, says where, and goes on from
+ * there.  Each page is delivered by one call and no other.
+ */
+TEST(bounded_work)
+{
+	const __u64 step = 4096, places = 1100, npages = places * step;
+	__u64 *seen = bitmap_alloc(npages), *want = bitmap_alloc(npages);
+	int slot = test_new_slot(npages);
+	int log = test_log_create(slot, 0);
+	char *map = test_map(slot, 0, npages);
+
+	for (__u64 i = 0; i < places; i++) {
+		__u64 page = i * step + hash(i) % step;
+
+		page_write(map, page, 1);
+		bit_set(want, page);
+	}
+	EXPECT_EQ(places, test_harvest_all(log, PEEK, 0, npages, seen, 0));
+	EXPECT_TRUE(bitmap_equal(want, seen, npages));
+	bitmap_zero(seen, npages);
+	EXPECT_EQ(places, test_extents_all(log, PEEK, 0, npages, 3000, seen, NULL));
+	EXPECT_TRUE(bitmap_equal(want, seen, npages));
+	bitmap_zero(seen, npages);
+	EXPECT_EQ(places, test_harvest_all(log, 0, 0, npages, seen, 0));
+	EXPECT_TRUE(bitmap_equal(want, seen, npages));
+	EXPECT_EQ(0, test_harvest_all(log, 0, 0, npages, seen, 0));
+	test_unmap(map, npages);
+	close(log);
+	close(slot);
+	free(seen);
+	free(want);
+}
+
 /* ---- signals ---- */
 
 static volatile sig_atomic_t signals;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/inotify.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -96,8 +97,11 @@ static int receive_fd(int socket)
 	struct cmsghdr *c;
 	int fd;
 
-	if (recvmsg(socket, &msg, 0) != 1 || !(c = CMSG_FIRSTHDR(&msg)))
+	if (recvmsg(socket, &msg, 0) != 1)
 		dt_broken("recvmsg: %s", strerror(errno));
+	c = CMSG_FIRSTHDR(&msg);
+	if (!c)
+		dt_broken("the message has no fd");
 	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
 	return fd;
 }
@@ -141,9 +145,7 @@ FIXTURE_VARIANT_ADD(holder, slot_fd_of_child) { .holder = SLOT_FD_OF_CHILD };
 FIXTURE_VARIANT_ADD(holder, slot_mapping) { .holder = SLOT_MAPPING };
 FIXTURE_VARIANT_ADD(holder, slot_mapping_of_child) { .holder = SLOT_MAPPING_OF_CHILD };
 FIXTURE_VARIANT_ADD(holder, log_fd) { .holder = LOG_FD, .log = true };
-FIXTURE_VARIANT_ADD(holder, log_fd_in_flight) {
-	.holder = LOG_FD_IN_FLIGHT, .log = true,
-};
+FIXTURE_VARIANT_ADD(holder, log_flying) { .holder = LOG_FD_IN_FLIGHT, .log = true };
 FIXTURE_VARIANT_ADD(holder, log_mapping) { .holder = LOG_MAPPING, .log = true };
 
 #define NAME "lifetime"
@@ -845,6 +847,74 @@ TEST(memory_comes_back)
 	}
 }
 
+static long long number_in(const char *dir, const char *name)
+{
+	long long n = -1;
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "r");
+	if (f) {
+		if (fscanf(f, "%lld", &n) != 1)
+			n = -1;
+		fclose(f);
+	}
+	return n;
+}
+
+static bool put_in(const char *dir, const char *name, const char *text)
+{
+	char path[128];
+	bool done;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return done;
+}
+
+/* Who touches memory pays for it: in their memory cgroup, not the creator's. */
+TEST(memory_is_charged)
+{
+	const off_t size = 8 << 20;
+	char root[] = "/tmp/dirtytrack-cgroup-XXXXXX", group[64];
+	int slot = test_new_slot(size / PAGE_SIZE), status;
+	pid_t pid;
+
+	ASSERT_NE(NULL, mkdtemp(root));
+	ASSERT_EQ(0, mount("none", root, "cgroup2", 0, NULL));
+	snprintf(group, sizeof(group), "%s/dirtytrack-%d", root, getpid());
+	if (!put_in(root, "cgroup.subtree_control", "+memory")) {
+		umount(root);
+		rmdir(root);
+		SKIP(return, "no memory controller in cgroup v2");
+	}
+	ASSERT_EQ(0, mkdir(group, 0755));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		long long before, after;
+
+		if (!put_in(group, "cgroup.procs", "0"))
+			dt_broken("cannot enter %s: %s", group, strerror(errno));
+		before = number_in(group, "memory.current");
+		EXPECT_LE(0, before);
+		ASSERT_EQ(0, fallocate(slot, 0, 0, size));
+		after = number_in(group, "memory.current");
+		EXPECT_LE(size, after - before);
+		_exit(!_metadata->passed);
+	}
+	status = test_wait(pid);
+	EXPECT_EQ(0, status);
+	close(slot);
+	EXPECT_EQ(0, rmdir(group));
+	EXPECT_EQ(0, umount(root));
+	EXPECT_EQ(0, rmdir(root));
+}
+
 #define LOGGERS 3
 
 struct load {
@@ -953,7 +1023,8 @@ TEST(max_logs)
 
 	test_info(dev, &info);
 	ASSERT_GE(100000, info.out_max_logs);
-	limit.rlim_cur = limit.rlim_max = info.out_max_logs + 100;
+	limit.rlim_max = info.out_max_logs + 100;
+	limit.rlim_cur = limit.rlim_max;
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
 	logs = calloc(info.out_max_logs, sizeof(*logs));
 	ASSERT_NE(NULL, logs);
@@ -991,7 +1062,8 @@ TEST(max_slots)
 	test_info(dev, &info);
 	ASSERT_GE(100000, info.out_max_slots);
 	ASSERT_LT(before, info.out_max_slots);
-	limit.rlim_cur = limit.rlim_max = info.out_max_slots + 100;
+	limit.rlim_max = info.out_max_slots + 100;
+	limit.rlim_cur = limit.rlim_max;
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &limit));
 	n = info.out_max_slots - before;
 	slots = calloc(n, sizeof(*slots));

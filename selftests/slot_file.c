@@ -140,7 +140,7 @@ TEST_F(file, name_in_proc)
 	f = fopen("/proc/self/maps", "r");
 	ASSERT_NE(NULL, f);
 	while (fgets(line, sizeof(line), f))
-		found |= strstr(line, "/dirtytrack:file") != NULL;
+		found |= !!strstr(line, "/dirtytrack:file");
 	fclose(f);
 	EXPECT_TRUE(found);
 	test_unmap(map, NPAGES);
@@ -405,7 +405,8 @@ TEST_F(file, mapping_and_write_agree)
 	EXPECT_EQ(0, memcmp(self->want, map, SIZE));
 	test_harvest_all(self->log, 0, 0, NPAGES, self->buf, 0);
 
-	self->want[PAGE_SIZE] = map[PAGE_SIZE] = 'm';
+	self->want[PAGE_SIZE] = 'm';
+	map[PAGE_SIZE] = 'm';
 	EXPECT_DIRTY(1);
 	EXPECT_CONTENT();
 	/* A page that is writable in a mapping, and marked by the file. */

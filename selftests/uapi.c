@@ -112,7 +112,30 @@ LAYOUT(dirtytrack_harvest_extents, out_next, 40, 8);
 LAYOUT(dirtytrack_harvest_extents, out_dirty, 48, 8);
 SIZE(dirtytrack_harvest_extents, 56);
 
-#define NUMBER(name, nr) static_assert(name == (0xD700 | (nr)), #name)
+LAYOUT(dirtytrack_bitmap, size, 0, 4);
+LAYOUT(dirtytrack_bitmap, flags, 4, 4);
+LAYOUT(dirtytrack_bitmap, first, 8, 8);
+LAYOUT(dirtytrack_bitmap, npages, 16, 8);
+LAYOUT(dirtytrack_bitmap, bitmap, 24, 8);
+LAYOUT(dirtytrack_bitmap, bit, 32, 8);
+LAYOUT(dirtytrack_bitmap, out_next, 40, 8);
+LAYOUT(dirtytrack_bitmap, out_pages, 48, 8);
+SIZE(dirtytrack_bitmap, 56);
+
+LAYOUT(dirtytrack_range, first, 0, 8);
+LAYOUT(dirtytrack_range, npages, 8, 8);
+SIZE(dirtytrack_range, 16);
+
+LAYOUT(dirtytrack_ranges, size, 0, 4);
+LAYOUT(dirtytrack_ranges, flags, 4, 4);
+LAYOUT(dirtytrack_ranges, ranges, 8, 8);
+LAYOUT(dirtytrack_ranges, nr, 16, 4);
+LAYOUT(dirtytrack_ranges, out_nr, 20, 4);
+LAYOUT(dirtytrack_ranges, out_next, 24, 8);
+LAYOUT(dirtytrack_ranges, out_pages, 32, 8);
+SIZE(dirtytrack_ranges, 40);
+
+#define NUMBER(name, nr) static_assert((name) == (0xD700 | (nr)), #name)
 
 NUMBER(DIRTYTRACK_GET_INFO, 0x00);
 NUMBER(DIRTYTRACK_SLOT_CREATE, 0x01);
@@ -123,6 +146,10 @@ NUMBER(DIRTYTRACK_LOG_CREATE, 0x21);
 NUMBER(DIRTYTRACK_LOG_INFO, 0x40);
 NUMBER(DIRTYTRACK_LOG_HARVEST, 0x41);
 NUMBER(DIRTYTRACK_LOG_HARVEST_EXTENTS, 0x42);
+NUMBER(DIRTYTRACK_LOG_CLEAR, 0x43);
+NUMBER(DIRTYTRACK_LOG_CLEAR_RANGES, 0x44);
+NUMBER(DIRTYTRACK_LOG_MERGE, 0x45);
+NUMBER(DIRTYTRACK_LOG_MERGE_RANGES, 0x46);
 
 static_assert(DIRTYTRACK_STRATEGY_WP == 1 && DIRTYTRACK_STRATEGY_ZAP == 2,
 	      "enum dirtytrack_strategy");
@@ -142,6 +169,7 @@ struct objects {
 	char *map;
 	__u64 bitmap[4];
 	struct dirtytrack_extent extents[NPAGES];
+	struct dirtytrack_range ranges[NDIRTY];
 };
 
 struct state {
@@ -266,6 +294,22 @@ FIXTURE_VARIANT_ADD(each, harvest_extents) {
 	.flags = DIRTYTRACK_HARVEST_PEEK,
 };
 
+FIXTURE_VARIANT_ADD(each, clear) {
+	.cmd = DIRTYTRACK_LOG_CLEAR, .object = LOG,
+};
+
+FIXTURE_VARIANT_ADD(each, clear_ranges) {
+	.cmd = DIRTYTRACK_LOG_CLEAR_RANGES, .object = LOG,
+};
+
+FIXTURE_VARIANT_ADD(each, merge) {
+	.cmd = DIRTYTRACK_LOG_MERGE, .object = LOG,
+};
+
+FIXTURE_VARIANT_ADD(each, merge_ranges) {
+	.cmd = DIRTYTRACK_LOG_MERGE_RANGES, .object = LOG,
+};
+
 FIXTURE_SETUP(each)
 {
 	objects_open(_metadata, &self->o);
@@ -287,6 +331,8 @@ static void valid(struct objects *o, unsigned long cmd, void *arg)
 		struct dirtytrack_slot_open slot_open;
 		struct dirtytrack_harvest harvest;
 		struct dirtytrack_harvest_extents extents;
+		struct dirtytrack_bitmap bitmap;
+		struct dirtytrack_ranges ranges;
 		__u32 size;
 	} a;
 
@@ -306,6 +352,21 @@ static void valid(struct objects *o, unsigned long cmd, void *arg)
 		a.extents.npages = NPAGES;
 		a.extents.extents = (uintptr_t)o->extents;
 		a.extents.nr = NPAGES;
+		break;
+	case DIRTYTRACK_LOG_CLEAR:
+	case DIRTYTRACK_LOG_MERGE:
+		memset(o->bitmap, 0, sizeof(o->bitmap));
+		for (int i = 0; i < NDIRTY; i++)
+			bit_set(o->bitmap, dirty_pages[i]);
+		a.bitmap.npages = NPAGES;
+		a.bitmap.bitmap = (uintptr_t)o->bitmap;
+		break;
+	case DIRTYTRACK_LOG_CLEAR_RANGES:
+	case DIRTYTRACK_LOG_MERGE_RANGES:
+		for (int i = 0; i < NDIRTY; i++)
+			o->ranges[i] = (struct dirtytrack_range){ dirty_pages[i], 1 };
+		a.ranges.ranges = (uintptr_t)o->ranges;
+		a.ranges.nr = NDIRTY;
 		break;
 	}
 	a.size = dt_call(cmd)->size;
@@ -331,6 +392,8 @@ static void undo(struct objects *o, unsigned long cmd, void *arg)
 		break;
 	case DIRTYTRACK_LOG_HARVEST:
 	case DIRTYTRACK_LOG_HARVEST_EXTENTS:
+	case DIRTYTRACK_LOG_CLEAR:
+	case DIRTYTRACK_LOG_CLEAR_RANGES:
 		for (int i = 0; i < NDIRTY; i++)
 			page_write(o->map, dirty_pages[i], 1);
 		break;
@@ -608,7 +671,7 @@ TEST_F(uapi, unknown_ioctls)
 	};
 	const unsigned long last[] = {
 		DIRTYTRACK_SLOT_OPEN, DIRTYTRACK_LOG_CREATE,
-		DIRTYTRACK_LOG_HARVEST_EXTENTS,
+		DIRTYTRACK_LOG_MERGE_RANGES,
 	};
 	struct state before = look(&self->o), after;
 	__u32 arg[64] = { sizeof(arg) };
@@ -782,21 +845,16 @@ TEST_F(uapi, log_create_needs_writer)
 {
 	struct dirtytrack_slot_info info;
 	char path[64];
-	int fd;
+	int fd, log;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->o.slot);
 	fd = open(path, O_RDONLY);
 	ASSERT_LE(0, fd);
 	test_slot_info(fd, &info);
 	EXPECT_EQ(self->o.id, info.out_id);
-	EXPECT_REFUSED(EBADF, &self->o, ({
-		int log;
-		_test_log_create(fd, 0, &log);
-	}));
-	EXPECT_REFUSED(EBADF, &self->o, ({
-		int log;
-		_test_log_create(fd, DIRTYTRACK_LOG_ALL_SET, &log);
-	}));
+	EXPECT_REFUSED(EBADF, &self->o, _test_log_create(fd, 0, &log));
+	EXPECT_REFUSED(EBADF, &self->o,
+		       _test_log_create(fd, DIRTYTRACK_LOG_ALL_SET, &log));
 	close(fd);
 }
 
