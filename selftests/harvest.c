@@ -365,7 +365,7 @@ TEST_F(harvest, logs_are_independent)
 	close(other);
 }
 
-/* Written by the new log's start or not: the log before it keeps what it had. */
+/* Whatever a new log does at its start: the one before it keeps what it had. */
 TEST_F(harvest, new_log_takes_nothing)
 {
 	int other;
@@ -375,6 +375,8 @@ TEST_F(harvest, new_log_takes_nothing)
 	write_pages(self->map, self->dirty);
 	other = test_log_create(self->slot, 0);
 	EXPECT_LOG(self->dirty);
+	/* And does not begin with what nobody had collected yet. */
+	EXPECT_EQ(0, test_harvest_all(other, 0, 0, NPAGES, self->seen, 0));
 	close(other);
 	other = test_log_create(self->slot, DIRTYTRACK_LOG_ALL_SET);
 	EXPECT_LOG(self->dirty);
