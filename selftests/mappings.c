@@ -56,6 +56,8 @@ FIXTURE_TEARDOWN(mappings)
 
 /* ---- the CPU's ways to write ---- */
 
+typedef __u64 unaligned_u64 __attribute__((aligned(1)));
+
 TEST_F(mappings, edges_of_words_and_page_tables)
 {
 	static const __u64 pages[] = {
@@ -119,13 +121,13 @@ TEST_F(mappings, store_across_a_page_boundary)
 {
 	struct tracked *t = &self->t;
 
-	*(volatile __u64 __attribute__((aligned(1))) *)(page_at(t->mem, 101) - 3) =
+	*(volatile unaligned_u64 *)(page_at(t->mem, 101) - 3) =
 		~fresh_value();
 	wrote(t, 100, 2);
 	check(t);
 	/* One of the two is writable already. */
 	put(t, 511);
-	*(volatile __u64 __attribute__((aligned(1))) *)(page_at(t->mem, 512) - 4) =
+	*(volatile unaligned_u64 *)(page_at(t->mem, 512) - 4) =
 		~fresh_value();
 	wrote(t, 511, 2);
 	check(t);
