@@ -349,8 +349,10 @@ copy_wants_a_pause()
 
 strict_downtime()
 {
-	fails 3 "are allowed" "$dirtytrack" copy vm image --pid "$pid" --downtime 0 --max-rounds 1 --strict &&
-	nothing_left
+	fails 3 "are allowed" "$dirtytrack" copy vm image --pid "$pid" --downtime 0 \
+		--max-rounds 1 --strict --json &&
+	is "the reason" "$(event rounds_end .reason out)" '"max-rounds"' &&
+	is "the failure" "$(event failed .status out)" 3 && nothing_left
 }
 
 interrupted_first_round()

@@ -211,7 +211,6 @@ static void rounds_end(struct copy_report *r)
 		put_event(r, obj);
 	}
 	say_end(r->copy);
-	r->holding = r->copy->pause != NULL;
 }
 
 /* What happened in the pause, and that it is over. */
@@ -263,6 +262,9 @@ static void on_event(struct copy *copy, enum copy_event event)
 		break;
 	case COPY_ROUNDS_END:
 		rounds_end(r);
+		break;
+	case COPY_PAUSING:
+		r->holding = true;
 		break;
 	case COPY_PAUSED:
 		if (r->opts->json)
@@ -360,8 +362,11 @@ void report_failed(struct copy_report *r, int status)
 	struct json_object *obj;
 
 	clear_line(r);
-	if (!r->opts->json)
+	if (!r->opts->json) {
+		if (interrupted)
+			msg_note("interrupted: there is no new image");
 		return;
+	}
 	obj = event_new("failed");
 	if (interrupted) {
 		add_text(obj, "message", "interrupted");

@@ -269,6 +269,7 @@ static int paused_part(struct copy *c, struct buffers *buf)
 {
 	int ret, resumed;
 
+	tell(c, COPY_PAUSING);
 	c->was_paused = true;
 	c->paused_at = now();
 	/* A terminal or pipe that takes no output must not keep the guest paused. */

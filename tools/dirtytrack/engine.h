@@ -58,6 +58,7 @@ enum copy_event {
 	COPY_PROGRESS,
 	COPY_ROUND_END,
 	COPY_ROUNDS_END,	/* copy.end says why */
+	COPY_PAUSING,		/* from here on output would keep the guest waiting */
 	COPY_PAUSED,
 	COPY_VERIFY,		/* copy.verified grows */
 	COPY_RESUMED,		/* copy.downtime is known */

@@ -42,11 +42,9 @@ static int pause_guest(struct pause *base)
 	struct pause_qmp *p = (struct pause_qmp *)base;
 	int ret;
 
-	qmp_set_cancel(p->qmp, &interrupted);
 	ret = is_running(p, &p->ran);
 	if (!ret && p->ran)
 		ret = qmp_command(p->qmp, "stop", NULL);
-	qmp_set_cancel(p->qmp, NULL);
 	return ret;
 }
 
@@ -57,6 +55,8 @@ static int resume_guest(struct pause *base)
 	/* Somebody else had paused it, and has reasons. */
 	if (!p->ran)
 		return 0;
+	/* Whoever wants this program to end wants the guest to run. */
+	qmp_set_cancel(p->qmp, NULL);
 	return qmp_command(p->qmp, "cont", NULL);
 }
 
@@ -83,7 +83,7 @@ struct pause *pause_by_qmp(const char *path, double timeout)
 		return NULL;
 	}
 	p->base.ops = &ops;
-	if (qmp_connect(&p->qmp, path, timeout)) {
+	if (qmp_connect(&p->qmp, path, timeout, &interrupted)) {
 		free(p);
 		return NULL;
 	}

@@ -20,6 +20,7 @@
  */
 static void guard_main(struct pause *p, int fd)
 {
+	unsigned int tries = 3;
 	bool paused = false;
 	sigset_t all;
 	char c;
@@ -40,8 +41,13 @@ static void guard_main(struct pause *p, int fd)
 	if (paused) {
 		/* Resuming may run a command, which wants signals as usual. */
 		sigprocmask(SIG_UNBLOCK, &all, NULL);
-		/* First that: standard error may be a terminal that is stuck. */
-		p->ops->resume(p);
+		/*
+		 * First that: standard error may be a terminal that is stuck.
+		 * Again if it fails: the first thing to be read may be the rest
+		 * of an answer that the parent had begun to read.
+		 */
+		while (p->ops->resume(p) && --tries)
+			;
 		msg_hold(false);
 		msg_note("killed while the guest was paused: it was resumed");
 	}

@@ -18,12 +18,16 @@
 /* A larger message is not an answer to anything that is asked here. */
 #define MAX_MESSAGE (1024 * 1024)
 
+/* More commands than a process sends. */
+#define FORK_IDS (1 << 20)
+
 struct qmp {
 	int fd;
 	char *label;
 	double timeout;
 	const volatile sig_atomic_t *cancel;
 	int64_t id;		/* of the last command */
+	pid_t pid;		/* of who sent it */
 	struct json_tokener *tok;
 	size_t message;		/* bytes of the message that is being parsed */
 	size_t pos, len;	/* what of buf has not been parsed */
@@ -212,6 +216,14 @@ int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
 	char text[128];
 	int ret;
 
+	/*
+	 * A forked child that takes over when its parent has died must not take
+	 * the reply to the parent's last command for its own.
+	 */
+	if (qmp->pid != getpid()) {
+		qmp->pid = getpid();
+		qmp->id += FORK_IDS;
+	}
 	snprintf(text, sizeof(text), "{\"execute\": \"%s\", \"id\": %lld}\n",
 		 name, (long long)++qmp->id);
 	ret = send_all(qmp, text, deadline);
@@ -251,7 +263,8 @@ static int negotiate(struct qmp *qmp)
 	return ret ? ret : qmp_command(qmp, "qmp_capabilities", NULL);
 }
 
-int qmp_attach(struct qmp **out, int fd, const char *label, double timeout)
+int qmp_attach(struct qmp **out, int fd, const char *label, double timeout,
+	       const volatile sig_atomic_t *cancel)
 {
 	struct qmp *qmp = calloc(1, sizeof(*qmp));
 	int ret = -ENOMEM;
@@ -261,7 +274,9 @@ int qmp_attach(struct qmp **out, int fd, const char *label, double timeout)
 		goto nomem;
 	}
 	qmp->fd = fd;
+	qmp->pid = getpid();
 	qmp->timeout = timeout;
+	qmp->cancel = cancel;
 	qmp->label = strdup(label);
 	qmp->tok = json_tokener_new();
 	if (!qmp->label || !qmp->tok)
@@ -279,7 +294,8 @@ fail:
 	return ret;
 }
 
-int qmp_connect(struct qmp **qmp, const char *path, double timeout)
+int qmp_connect(struct qmp **qmp, const char *path, double timeout,
+		const volatile sig_atomic_t *cancel)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd, ret;
@@ -301,7 +317,7 @@ int qmp_connect(struct qmp **qmp, const char *path, double timeout)
 		close(fd);
 		return ret;
 	}
-	return qmp_attach(qmp, fd, path, timeout);
+	return qmp_attach(qmp, fd, path, timeout, cancel);
 }
 
 void qmp_close(struct qmp *qmp)

@@ -14,15 +14,17 @@ struct json_object;
 struct qmp;
 
 /*
- * Connect to the socket at @path and negotiate.  @timeout is that of each later
- * wait, too, in seconds.  0, or a message and -errno.
+ * Connect to the socket at @path and negotiate.  @timeout and @cancel are those of
+ * each later wait, too: seconds, and, unless NULL, what ends a wait by -EINTR when
+ * it gets a value other than 0.  0, or a message and -errno.
  */
-int qmp_connect(struct qmp **qmp, const char *path, double timeout);
+int qmp_connect(struct qmp **qmp, const char *path, double timeout,
+		const volatile sig_atomic_t *cancel);
 /* The same on a socket that is connected; it is closed by qmp_close(). */
-int qmp_attach(struct qmp **qmp, int fd, const char *label, double timeout);
+int qmp_attach(struct qmp **qmp, int fd, const char *label, double timeout,
+	       const volatile sig_atomic_t *cancel);
 void qmp_close(struct qmp *qmp);
 
-/* While @cancel is not NULL and gets a value other than 0, waits end by -EINTR. */
 void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel);
 
 /*

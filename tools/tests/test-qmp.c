@@ -82,7 +82,7 @@ static void stop(struct qmp *qmp)
 static int attach(const char *const *script)
 {
 	struct qmp *qmp = NULL;
-	int ret = qmp_attach(&qmp, start(script), "test", TIMEOUT);
+	int ret = qmp_attach(&qmp, start(script), "test", TIMEOUT, NULL);
 
 	stop(ret ? NULL : qmp);
 	return ret;
@@ -92,7 +92,7 @@ static int attach(const char *const *script)
 static int command(const char *const *script)
 {
 	struct qmp *qmp;
-	int ret = qmp_attach(&qmp, start(script), "test", TIMEOUT);
+	int ret = qmp_attach(&qmp, start(script), "test", TIMEOUT, NULL);
 
 	if (ret)
 		return -ENOTCONN;
@@ -110,7 +110,7 @@ static void command_and_result(void)
 	struct json_object *result = NULL, *value;
 	struct qmp *qmp;
 
-	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT), 0);
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT, NULL), 0);
 	CHECK_EQ(qmp_command(qmp, "query-status", &result), 0);
 	CHECK(json_object_object_get_ex(result, "running", &value));
 	CHECK(json_object_get_boolean(value));
@@ -209,7 +209,7 @@ static void endless_message(void)
 		_exit(0);
 	}
 	close(fds[1]);
-	ret = qmp_attach(&qmp, fds[0], "test", 20);
+	ret = qmp_attach(&qmp, fds[0], "test", 20, NULL);
 	waitpid(server, NULL, 0);
 	CHECK_EQ(ret, -EPROTO);
 }
@@ -249,9 +249,30 @@ static void timeout_among_events(void)
 		}
 	}
 	close(fds[1]);
-	ret = qmp_attach(&qmp, fds[0], "test", TIMEOUT);
+	ret = qmp_attach(&qmp, fds[0], "test", TIMEOUT, NULL);
 	waitpid(server, NULL, 0);
 	CHECK_EQ(ret, -ETIMEDOUT);
+}
+
+static volatile sig_atomic_t cancel;
+
+static void on_alarm(int sig)
+{
+	cancel = sig;
+}
+
+/* SIGUSR1 from a child, which the caller need not wait for. */
+static void alarm_in(unsigned int microseconds)
+{
+	struct sigaction sa = { .sa_handler = on_alarm };
+	pid_t parent = getpid();
+
+	sigaction(SIGUSR1, &sa, NULL);
+	if (!fork()) {
+		usleep(microseconds);
+		kill(parent, SIGUSR1);
+		_exit(0);
+	}
 }
 
 /* A command that was given up does not confuse the next one. */
@@ -265,19 +286,44 @@ static void late_reply(void)
 	};
 	struct qmp *qmp;
 
-	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT), 0);
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT, NULL), 0);
 	CHECK_EQ(qmp_command(qmp, "stop", NULL), -ETIMEDOUT);
 	CHECK_EQ(qmp_command(qmp, "cont", NULL), -EREMOTEIO);
 	CHECK(strstr(msg_last(), "cont: refused: of the second"));
 	stop(qmp);
 }
 
-static volatile sig_atomic_t cancel;
-
-static void on_alarm(int sig)
+/* A child that takes over tells its replies from those to its parent. */
+static void forked(void)
 {
-	cancel = sig;
+	static const char *const script[] = {
+		NEGOTIATED, WAIT, PAUSE, WAIT,
+		"{\"return\": {}, \"id\": 2}\r\n",
+		"{\"error\": {\"desc\": \"the child's\"}, \"id\": 1048578}\r\n",
+		NULL
+	};
+	struct qmp *qmp;
+	int status;
+	pid_t pid;
+
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT, NULL), 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (!pid) {
+		usleep(100000);
+		_exit(qmp_command(qmp, "cont", NULL) == -EREMOTEIO ? 0 : 1);
+	}
+	/* Sent, and its reply not waited for. */
+	cancel = 0;
+	qmp_set_cancel(qmp, &cancel);
+	alarm_in(20000);
+	CHECK_EQ(qmp_command(qmp, "stop", NULL), -EINTR);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFEXITED(status));
+	CHECK_EQ(WEXITSTATUS(status), 0);
+	stop(qmp);
 }
+
 
 static void cancelled_and_resumed(void)
 {
@@ -286,20 +332,11 @@ static void cancelled_and_resumed(void)
 		"{\"return\": {}, \"id\": 2}\r\n{\"return\": {}, \"id\": 3}\r\n",
 		NULL
 	};
-	struct sigaction sa = { .sa_handler = on_alarm };
 	struct qmp *qmp;
 	double start_time;
-	pid_t killer;
 
-	CHECK_EQ(qmp_attach(&qmp, start(script), "test", 30), 0);
-	sigaction(SIGUSR1, &sa, NULL);
-	killer = fork();
-	CHECK(killer >= 0);
-	if (!killer) {
-		usleep(50000);
-		kill(getppid(), SIGUSR1);
-		_exit(0);
-	}
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", 30, NULL), 0);
+	alarm_in(50000);
 	start_time = now();
 	cancel = 0;
 	qmp_set_cancel(qmp, &cancel);
@@ -309,7 +346,6 @@ static void cancelled_and_resumed(void)
 	CHECK(!*msg_last());
 	qmp_set_cancel(qmp, NULL);
 	CHECK_EQ(qmp_command(qmp, "cont", NULL), 0);
-	waitpid(killer, NULL, 0);
 	stop(qmp);
 }
 
@@ -325,18 +361,18 @@ static void unix_socket(void)
 
 	CHECK(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/sock", dir);
-	CHECK_EQ(qmp_connect(&qmp, path, TIMEOUT), -ENOENT);
+	CHECK_EQ(qmp_connect(&qmp, path, TIMEOUT, NULL), -ENOENT);
 	CHECK(strstr(msg_last(), path));
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	CHECK_EQ(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	CHECK_EQ(qmp_connect(&qmp, path, TIMEOUT), -ECONNREFUSED);
+	CHECK_EQ(qmp_connect(&qmp, path, TIMEOUT, NULL), -ECONNREFUSED);
 	CHECK_EQ(listen(fd, 1), 0);
 	server = fork();
 	CHECK(server >= 0);
 	if (!server)
 		play(accept(fd, NULL, NULL), script);
-	CHECK_EQ(qmp_connect(&qmp, path, 5), 0);
+	CHECK_EQ(qmp_connect(&qmp, path, 5, NULL), 0);
 	CHECK_EQ(qmp_command(qmp, "stop", NULL), 0);
 	stop(qmp);
 	close(fd);
@@ -344,7 +380,7 @@ static void unix_socket(void)
 	rmdir(dir);
 	memset(longer, 'x', sizeof(longer) - 1);
 	longer[sizeof(longer) - 1] = '\0';
-	CHECK_EQ(qmp_connect(&qmp, longer, 5), -ENAMETOOLONG);
+	CHECK_EQ(qmp_connect(&qmp, longer, 5, NULL), -ENAMETOOLONG);
 }
 
 int main(void)
@@ -361,6 +397,7 @@ int main(void)
 		TAP_TEST(timeout_among_events),
 		TAP_TEST(late_reply),
 		TAP_TEST(cancelled_and_resumed),
+		TAP_TEST(forked),
 		TAP_TEST(unix_socket),
 	};
 
