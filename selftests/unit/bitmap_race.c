@@ -33,7 +33,7 @@
 #define NR_SETTERS 3
 #define BURST 8			/* calls between two waits */
 #define SECONDS 0.8
-#define MIN_CALLS 500		/* fewer are no test */
+#define MIN_CALLS 2000		/* however busy the machine is */
 
 struct race;
 
@@ -263,7 +263,7 @@ static void race(const struct race_ops *ops)
 		atomic_store(&r->finished, number);
 		if (r->nr_taken == taken)
 			sched_yield();
-		if (seconds() > end)
+		if (seconds() > end && atomic_load(&r->calls) >= MIN_CALLS)
 			atomic_store(&r->stop, true);
 	}
 	for (i = 0; i < NR_SETTERS; i++)
@@ -280,7 +280,6 @@ static void race(const struct race_ops *ops)
 	CHECK_EQ(atomic_load(&r->lost), 0);
 	CHECK_EQ(atomic_load(&r->twice), 0);
 	CHECK_EQ(atomic_load(&r->foreign), 0);
-	CHECK(atomic_load(&r->calls) >= MIN_CALLS);
 	free(r->bm.words);
 	free(r->bm.summary);
 	free(r);
