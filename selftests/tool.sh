@@ -212,6 +212,8 @@ info_by_name_id_path()
 	done
 	[ "$("$dirtytrack" info "$id" -J | jq -r .name)" = vm ] &&
 	[ "$("$dirtytrack" info "$path" -J | jq .id)" = "$id" ] &&
+	is holders "$("$dirtytrack" info vm -J | jq -r .pids)" "$pid" &&
+	is "holders in the list" "$("$dirtytrack" list -nr -o PIDS)" "$pid" &&
 	"$dirtytrack" info -J | jq -e '.max_logs > 0' >/dev/null
 }
 

@@ -136,8 +136,8 @@ static int info_slot(const char *ref, const struct table_options *opts)
 	slot = open_slot(ref, &info);
 	if (slot < 0)
 		return EXIT_FAILED;
+	slot_cells(slot, &info, &text, cells);
 	close(slot);
-	slot_cells(&info, &text, cells);
 	ret = print_row(slot_columns, NR_SLOT_COLUMNS, cells, opts);
 	if (ret)
 		msg_errno(ret, "standard output");

@@ -30,15 +30,17 @@ static int add_slot(struct table *table, int device, uint32_t id)
 		return slot;
 	}
 	ret = dtrack_slot_info(slot, &info);
-	close(slot);
 	if (ret) {
 		msg_errno(ret, "slot %u: cannot ask about it", id);
-		return ret;
+		goto out;
 	}
-	slot_cells(&info, &text, cells);
+	slot_cells(table_shows(table, SLOT_COLUMN_PIDS) ? slot : -1, &info,
+		   &text, cells);
 	ret = table_add(table, cells);
 	if (ret)
 		msg_errno(ret, "slot %u", id);
+out:
+	close(slot);
 	return ret;
 }
 

@@ -2,6 +2,7 @@
 #include <pwd.h>
 #include <stdio.h>
 
+#include "holders.h"
 #include "slot-columns.h"
 
 enum {
@@ -17,6 +18,7 @@ enum {
 	COL_GRANTS,
 	COL_COLLECTED,
 	COL_PROTECTS,
+	COL_PIDS,
 };
 
 const struct column slot_columns[NR_SLOT_COLUMNS] = {
@@ -39,9 +41,11 @@ const struct column slot_columns[NR_SLOT_COLUMNS] = {
 			    "pages visited to collect their writes" },
 	[COL_PROTECTS] = { "PROTECTS", COLUMN_NUMBER, 10, COLUMN_HIDDEN,
 			   "runs of pages that were write-protected" },
+	[COL_PIDS] = { SLOT_COLUMN_PIDS, COLUMN_TEXT, 12, COLUMN_HIDDEN,
+		       "processes seen to have it open or mapped" },
 };
 
-void slot_cells(const struct dirtytrack_slot_info *info,
+void slot_cells(int slot, const struct dirtytrack_slot_info *info,
 		struct slot_text *text, struct cell cells[NR_SLOT_COLUMNS])
 {
 	struct passwd *pw = getpwuid(info->out_uid);
@@ -66,4 +70,7 @@ void slot_cells(const struct dirtytrack_slot_info *info,
 	cells[COL_GRANTS] = cell_number(info->out_grants);
 	cells[COL_COLLECTED] = cell_number(info->out_collected);
 	cells[COL_PROTECTS] = cell_number(info->out_protects);
+	if (slot < 0 || slot_holders(slot, text->pids, sizeof(text->pids)))
+		text->pids[0] = '\0';
+	cells[COL_PIDS] = cell_text(text->pids);
 }

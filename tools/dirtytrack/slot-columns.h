@@ -6,7 +6,9 @@
 #include "device.h"
 #include "table.h"
 
-#define NR_SLOT_COLUMNS 12
+#define NR_SLOT_COLUMNS 13
+
+#define SLOT_COLUMN_PIDS "PIDS"
 
 extern const struct column slot_columns[NR_SLOT_COLUMNS];
 
@@ -14,9 +16,11 @@ extern const struct column slot_columns[NR_SLOT_COLUMNS];
 struct slot_text {
 	char name[SLOT_LABEL_LEN];
 	char user[64];
+	char pids[256];
 };
 
-void slot_cells(const struct dirtytrack_slot_info *info,
+/* @slot is asked who holds it, which takes a walk over /proc; -1 to do without. */
+void slot_cells(int slot, const struct dirtytrack_slot_info *info,
 		struct slot_text *text, struct cell cells[NR_SLOT_COLUMNS]);
 
 #endif

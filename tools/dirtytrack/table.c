@@ -240,6 +240,16 @@ struct json_object *table_json_row(struct table *t, const struct cell *cells)
 	return row;
 }
 
+bool table_shows(const struct table *t, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < t->nr_shown; i++)
+		if (!strcmp(t->columns[t->shown[i]].name, name))
+			return true;
+	return false;
+}
+
 int table_add(struct table *t, const struct cell *cells)
 {
 	struct libscols_line *line;

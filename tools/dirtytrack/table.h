@@ -112,6 +112,9 @@ struct table *table_new(const struct column *columns, size_t nr,
 			const struct table_options *opts);
 void table_free(struct table *table);
 
+/* Is the column of that name printed? */
+bool table_shows(const struct table *table, const char *name);
+
 /* Add a row.  Texts are copied.  0 or -ENOMEM. */
 int table_add(struct table *table, const struct cell *cells);
 /* Print all rows; in JSON, {"NAME": [ROW, ...]}.  0 or -errno. */
