@@ -79,8 +79,6 @@ struct dt_found {
 static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settled,
 			   struct dt_found *found)
 {
-	bool force = !settled && slot->has_notifier;
-
 	found->dirty = slot->released[word] & open;
 	found->reopen = settled ? 0 : open;
 	slot->released[word] &= ~open;
@@ -102,7 +100,7 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 		 * writes through it without setting its dirty bit, and KVM set
 		 * PG_dirty only when it took the page.  Report it next time.
 		 */
-		if (force)
+		if (!settled)
 			SetPageDirty(page);
 	}
 }
@@ -122,10 +120,16 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
  * its dirty bit cleaned now: it is reported, too.  Its open bit is set.  Where none
  * is, "dirty" was said of an entry that maps no page: the helpers do not ask, and a
  * userfaultfd marker has that bit by accident.
+ *
+ * If fork() copied a PTE that mprotect() had just made writable, and the original
+ * was zapped before the clean pass came to it, the copy is writable and nothing says
+ * so.  That fork was over before the zap, which set PG_dirty before gather looked at
+ * it: so a copy is seen here, and the run stays open.
  */
 static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 {
 	pgoff_t base = group * DT_GROUP_BITS;
+	int copies = atomic_read(&slot->vma_copies);
 	struct dt_found found;
 	bool settled;
 	u32 word;
@@ -140,71 +144,129 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 			    (open | opened);
 
 		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
+		if (atomic_read(&slot->vma_copies) != copies)
+			found.reopen = open;
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
 		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word, found.reopen);
 		slot->collected += hweight64(open);
 	}
 }
 
-static void dt_collect_group(struct dt_slot *slot, u64 group)
+/* Opens the pages from @from on again that were to be collected. */
+static void dt_collect_cancel(struct dt_slot *slot, u64 group, u32 from)
+{
+	u32 word;
+
+	for (word = from / DT_WORD_BITS; word < DT_WORD_BITS; word++)
+		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word,
+			     slot->run_open[word] &
+			     dt_word_mask(word, from, DT_GROUP_BITS));
+}
+
+/*
+ * Collects the pages [first, end) of a group; of those, the ones in select if there
+ * is one.  Others stay open.  A slot may be mapped very often, so a collect may be
+ * long: it lets others run, and ends if its caller is killed.
+ *
+ * Return: 0 or EINTR.
+ */
+static int dt_collect_group(struct dt_slot *slot, u64 group, u64 first, u64 end,
+			     const u64 *select)
 {
 	u32 gap = READ_ONCE(slot->has_notifier) ? 1 : DT_RUN_GAP;
 	unsigned long *open = (unsigned long *)slot->run_open;
 	u64 words = dt_bitmap_claim(&slot->open, group);
-	u32 first, end, next;
+	u32 run, run_end, next;
+	int err = 0;
 
 	if (!words)
-		return;
+		return 0;
 	memset(slot->run_open, 0, sizeof(slot->run_open));
 	memset(slot->run_dirty, 0, sizeof(slot->run_dirty));
 	for (; words; words &= words - 1) {
-		u64 word = __ffs64(words);
+		u64 i = __ffs64(words);
+		u64 word = group * DT_WORD_BITS + i;
+		u64 mask = dt_word_mask(word, first, end);
 
-		slot->run_open[word] = dt_bitmap_take(&slot->open,
-						      group * DT_WORD_BITS + word, ~0ULL);
+		if (select)
+			mask &= select[i];
+		slot->run_open[i] = dt_bitmap_take(&slot->open, word, mask);
 	}
 
 	filemap_invalidate_lock_shared(slot->inode.i_mapping);
-	for (first = find_first_bit(open, DT_GROUP_BITS); first < DT_GROUP_BITS;
-	     first = next) {
-		end = find_next_zero_bit(open, DT_GROUP_BITS, first);
-		next = find_next_bit(open, DT_GROUP_BITS, end);
-		while (next < DT_GROUP_BITS && next - end < gap) {
-			end = find_next_zero_bit(open, DT_GROUP_BITS, next);
-			next = find_next_bit(open, DT_GROUP_BITS, end);
+	for (run = find_first_bit(open, DT_GROUP_BITS); run < DT_GROUP_BITS; run = next) {
+		run_end = find_next_zero_bit(open, DT_GROUP_BITS, run);
+		next = find_next_bit(open, DT_GROUP_BITS, run_end);
+		while (next < DT_GROUP_BITS && next - run_end < gap) {
+			run_end = find_next_zero_bit(open, DT_GROUP_BITS, next);
+			next = find_next_bit(open, DT_GROUP_BITS, run_end);
 		}
-		dt_collect_run(slot, group, first, end);
+		if (fatal_signal_pending(current)) {
+			dt_collect_cancel(slot, group, run);
+			err = -EINTR;
+			break;
+		}
+		dt_collect_run(slot, group, run, run_end);
+		cond_resched();
 	}
 	filemap_invalidate_unlock_shared(slot->inode.i_mapping);
+	return err;
 }
 
 /**
  * dt_collect_next - collect until a group has something for a log
  * @slot: the slot
  * @log: the log that wants it
- * @group: group to start at
- * @end: group to stop before
+ * @first: page to start at
+ * @end: page to stop before
+ * @group: gets the first group of [@first, @end) in which @log may have pages that
+ *	were written before the call, or the one after the last
  *
  * The summaries are read under the slot's lock: without it a group that another
  * log's collect has consumed and not delivered yet would look idle.
  *
  * Context: takes the slot's lock, for one group's collect at most.
- * Return: the first group of [@group, @end) in which @log has pages that were
- * written before the call, or @end.
+ * Return: 0, or EINTR if the caller is being killed.
  */
-u64 dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 group, u64 end)
+int dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 first, u64 end,
+		    u64 *group)
 {
-	mutex_lock(&slot->lock);
-	for (; group < end; group++) {
-		if (dt_bitmap_group(&slot->open, group)) {
-			dt_collect_group(slot, group);
+	u64 last = DIV_ROUND_UP_ULL(end, DT_GROUP_BITS);
+	int err = 0;
+
+	if (mutex_lock_killable(&slot->lock))
+		return -EINTR;
+	for (*group = first / DT_GROUP_BITS; *group < last; (*group)++) {
+		if (dt_bitmap_group(&slot->open, *group)) {
+			err = dt_collect_group(slot, *group, first, end, NULL);
 			break;
 		}
-		if (dt_bitmap_group(&log->bitmap, group))
+		if (dt_bitmap_group(&log->bitmap, *group))
 			break;
 	}
 	mutex_unlock(&slot->lock);
-	return group;
+	return err;
+}
+
+/**
+ * dt_collect_select - collect some pages of a group
+ * @slot: the slot
+ * @group: the group
+ * @select: the pages, DT_WORD_BITS words
+ *
+ * Context: takes the slot's lock.
+ * Return: 0, or EINTR if the caller is being killed.
+ */
+int dt_collect_select(struct dt_slot *slot, u64 group, const u64 *select)
+{
+	int err;
+
+	if (mutex_lock_killable(&slot->lock))
+		return -EINTR;
+	err = dt_collect_group(slot, group, group * DT_GROUP_BITS,
+			       (group + 1) * DT_GROUP_BITS, select);
+	mutex_unlock(&slot->lock);
+	return err;
 }
 
 /**
@@ -217,16 +279,18 @@ u64 dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 group, u64 end
 int dt_collect_all(struct dt_slot *slot)
 {
 	u64 group;
+	int err;
 
 	for (group = 0; group < slot->open.ngroups; group++) {
+		cond_resched();
 		if (!dt_bitmap_group(&slot->open, group))
 			continue;
-		if (fatal_signal_pending(current))
+		if (mutex_lock_killable(&slot->lock))
 			return -EINTR;
-		mutex_lock(&slot->lock);
-		dt_collect_group(slot, group);
+		err = dt_collect_group(slot, group, 0, slot->npages, NULL);
 		mutex_unlock(&slot->lock);
-		cond_resched();
+		if (err)
+			return err;
 	}
 	return 0;
 }

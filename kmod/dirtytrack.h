@@ -9,6 +9,9 @@
 #ifndef DIRTYTRACK_H
 #define DIRTYTRACK_H
 
+#undef pr_fmt
+#define pr_fmt(fmt) "dirtytrack: " fmt
+
 #include <linux/fs.h>
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -20,7 +23,14 @@
 
 #include "bitmap.h"
 
+#if !defined(CONFIG_64BIT) || PAGE_SHIFT != DIRTYTRACK_PAGE_SHIFT
+#error "dirtytrack needs a 64-bit kernel with pages of 4 KiB"
+#endif
+
 struct seq_file;
+
+/* Groups with pages to work on that one call visits at most. */
+#define DT_CALL_GROUPS	1024
 
 /* Extents that are copied out at once. */
 #define DT_LOG_EXTENTS	64
@@ -64,6 +74,7 @@ struct dt_slot_stats {
  * @released: a bit for each page that was released since its last collect; set
  *	under the invalidate_lock exclusive, cleared under it shared and @lock
  * @has_notifier: an mm with a secondary MMU (KVM) was granted a page; stays set
+ * @vma_copies: how often a mapping was copied, by fork, split or move
  * @stats: counters of the fault path
  * @lock: serialises collects and guards what follows
  * @logs: all logs
@@ -88,6 +99,7 @@ struct dt_slot {
 	struct dt_bitmap open;
 	u64 *released;
 	bool has_notifier;
+	atomic_t vma_copies;
 	struct dt_slot_stats __percpu *stats;
 
 	struct mutex lock;
@@ -122,6 +134,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
  * @taken: what a harvest took of one group and has not delivered yet
  * @resident: which of those pages have memory
  * @extents: extents on their way to the caller
+ * @select: pages of one group that a CLEAR or MERGE is about
  */
 struct dt_log {
 	struct dt_slot *slot;
@@ -133,6 +146,7 @@ struct dt_log {
 	u64 taken[DT_WORD_BITS];
 	u64 resident[DT_WORD_BITS];
 	struct dirtytrack_extent extents[DT_LOG_EXTENTS];
+	u64 select[DT_WORD_BITS];
 };
 
 /* slot.c */
@@ -154,6 +168,7 @@ struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff);
 struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff);
 u64 dt_pages_resident(struct dt_slot *slot, u64 word);
 pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident);
+bool dt_chunk_empty(struct dt_slot *slot, pgoff_t pgoff);
 struct page *dt_page_remove(struct dt_slot *slot, pgoff_t pgoff);
 void dt_pages_trim(struct dt_slot *slot, pgoff_t pgoff);
 
@@ -170,7 +185,9 @@ int dt_slot_mmap(struct file *file, struct vm_area_struct *vma);
 
 /* collect.c */
 void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page);
-u64 dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 group, u64 end);
+int dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 first, u64 end,
+		    u64 *group);
+int dt_collect_select(struct dt_slot *slot, u64 group, const u64 *select);
 int dt_collect_all(struct dt_slot *slot);
 
 /* log.c */
@@ -183,6 +200,12 @@ u32 dt_log_max(void);
 int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg);
 int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *arg);
 void dt_harvest_undo(struct dt_log *log, u64 first, u64 end);
+int dt_range_check(struct dt_log *log, u64 first, u64 npages);
+int dt_user_bitmap_check(u64 bitmap, u64 bit, u64 npages);
+
+/* select.c */
+int dt_select_bitmap(struct dt_log *log, struct dirtytrack_bitmap *arg, bool clear);
+int dt_select_ranges(struct dt_log *log, struct dirtytrack_ranges *arg, bool clear);
 
 /* main.c */
 long dt_slot_ioctl(struct file *file, unsigned int cmd, unsigned long arg);

@@ -12,7 +12,7 @@
 
 #include "dirtytrack.h"
 
-/* The page with a reference for the caller, NULL for a hole. */
+/* The page with a reference for the caller, NULL for a hole, EIO if it is broken. */
 static struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc)
 {
 	struct page *page;
@@ -22,6 +22,10 @@ static struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc
 	if (page)
 		get_page(page);
 	filemap_invalidate_unlock_shared(slot->inode.i_mapping);
+	if (page && PageHWPoison(page)) {
+		put_page(page);
+		return ERR_PTR(-EIO);
+	}
 	return page;
 }
 
@@ -44,6 +48,8 @@ ssize_t dt_file_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		struct page *page = dt_page_hold(slot, iocb->ki_pos >> PAGE_SHIFT, false);
 		size_t copied;
 
+		if (IS_ERR(page))
+			return done ? done : PTR_ERR(page);
 		if (page) {
 			copied = copy_to_iter(page_address(page) + offset, bytes, to);
 			put_page(page);
@@ -86,8 +92,8 @@ ssize_t dt_file_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		if (iocb->ki_pos >= size)
 			return done ? done : -ENOSPC;
 		page = dt_page_hold(slot, pgoff, true);
-		if (!page)
-			return done ? done : -ENOMEM;
+		if (IS_ERR_OR_NULL(page))
+			return done ? done : page ? PTR_ERR(page) : -ENOMEM;
 		copied = copy_from_iter(page_address(page) + offset, bytes, from);
 		/* Also when it stopped at once: it may have written a part. */
 		dt_mark_written(slot, pgoff, page);

@@ -23,9 +23,6 @@
 
 #include "dirtytrack.h"
 
-/* Groups with dirty pages that one call visits at most. */
-#define DT_HARVEST_GROUPS 1024
-
 /**
  * struct dt_harvest - a harvest at work
  * @log: the log, locked
@@ -247,14 +244,15 @@ static int dt_harvest_group(struct dt_harvest *h, u64 group)
 
 static int dt_harvest_walk(struct dt_harvest *h)
 {
-	u64 end = DIV_ROUND_UP_ULL(h->end, DT_GROUP_BITS);
 	int groups = 0;
 	int err = 0;
 
-	while (h->next < h->end && groups++ < DT_HARVEST_GROUPS) {
-		u64 group = dt_collect_next(h->log->slot, h->log,
-					    h->next / DT_GROUP_BITS, end);
+	while (h->next < h->end && groups++ < DT_CALL_GROUPS) {
+		u64 group;
 
+		err = dt_collect_next(h->log->slot, h->log, h->next, h->end, &group);
+		if (err)
+			break;
 		h->next = min(h->end, max(h->next, group * DT_GROUP_BITS));
 		if (h->next == h->end)
 			break;
@@ -266,7 +264,7 @@ static int dt_harvest_walk(struct dt_harvest *h)
 	if (h->nr_staged && dt_flush_extents(h, 0))
 		err = -EFAULT;
 	/* What was delivered is, and the caller is told how far that goes. */
-	return err == -EFAULT && h->next == h->first ? err : 0;
+	return err != -ENOSPC && h->next == h->first ? err : 0;
 }
 
 static int dt_harvest(struct dt_harvest *h)
@@ -274,18 +272,24 @@ static int dt_harvest(struct dt_harvest *h)
 	struct dt_log *log = h->log;
 	int err;
 
-	if (mutex_lock_killable(&log->lock))
-		return -EINTR;
+	lockdep_assert_held(&log->lock);
 	err = dt_harvest_walk(h);
 	if (!h->peek) {
 		log->harvests++;
 		log->reported += h->dirty;
 	}
-	mutex_unlock(&log->lock);
 	return err;
 }
 
-static int dt_harvest_range(struct dt_log *log, u64 first, u64 npages)
+/**
+ * dt_range_check - is a caller's range in the slot?
+ * @log: a log of the slot
+ * @first: first page
+ * @npages: how many
+ *
+ * Return: 0; EOVERFLOW, EINVAL (also for an empty one).
+ */
+int dt_range_check(struct dt_log *log, u64 first, u64 npages)
 {
 	u64 end;
 
@@ -297,11 +301,31 @@ static int dt_harvest_range(struct dt_log *log, u64 first, u64 npages)
 }
 
 /**
+ * dt_user_bitmap_check - can a caller's bitmap be where he says?
+ * @bitmap: its address
+ * @bit: first bit
+ * @npages: how many
+ *
+ * Return: 0; EINVAL if it is not aligned, EOVERFLOW if its last word has no address.
+ */
+int dt_user_bitmap_check(u64 bitmap, u64 bit, u64 npages)
+{
+	u64 end;
+
+	if (!IS_ALIGNED(bitmap, sizeof(u64)))
+		return -EINVAL;
+	if (check_add_overflow(bit, npages, &end) ||
+	    check_add_overflow(bitmap, end / BITS_PER_BYTE, &end))
+		return -EOVERFLOW;
+	return 0;
+}
+
+/**
  * dt_harvest_bitmap - harvest into a bitmap of the caller
  * @log: the log
  * @arg: the ioctl's argument; gets the out_ fields
  *
- * Context: takes the log's lock, killable.
+ * Context: the log's lock held.
  * Return: 0; EINVAL, EOVERFLOW, EFAULT, EINTR as in the uapi header.
  */
 int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg)
@@ -316,18 +340,13 @@ int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg)
 		.bitmap = u64_to_user_ptr(arg->bitmap),
 		.bit = arg->bit,
 	};
-	u64 end;
 	int err;
 
-	err = dt_harvest_range(log, arg->first, arg->npages);
+	err = dt_range_check(log, arg->first, arg->npages);
+	if (!err)
+		err = dt_user_bitmap_check(arg->bitmap, arg->bit, arg->npages);
 	if (err)
 		return err;
-	if (!IS_ALIGNED(arg->bitmap, sizeof(u64)))
-		return -EINVAL;
-	/* Its last word must have an address. */
-	if (check_add_overflow(arg->bit, arg->npages, &end) ||
-	    check_add_overflow(arg->bitmap, end / BITS_PER_BYTE, &end))
-		return -EOVERFLOW;
 	err = dt_harvest(&h);
 	arg->out_next = h.next;
 	arg->out_dirty = h.dirty;
@@ -340,7 +359,7 @@ int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg)
  * @log: the log
  * @arg: the ioctl's argument; gets the out_ fields
  *
- * Context: takes the log's lock, killable.
+ * Context: the log's lock held.
  * Return: 0; EINVAL, EOVERFLOW, EFAULT, EINTR as in the uapi header.
  */
 int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *arg)
@@ -357,7 +376,7 @@ int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *ar
 	};
 	int err;
 
-	err = dt_harvest_range(log, arg->first, arg->npages);
+	err = dt_range_check(log, arg->first, arg->npages);
 	if (err)
 		return err;
 	if (!IS_ALIGNED(arg->extents, sizeof(u64)) || !arg->nr)
@@ -376,6 +395,8 @@ int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *ar
  * @end: page at which it stopped
  *
  * What it took is no longer known, so all of the range is reported again.
+ *
+ * Context: the log's lock held, since the harvest.
  */
 void dt_harvest_undo(struct dt_log *log, u64 first, u64 end)
 {

@@ -183,15 +183,17 @@ static int dt_log_fill(struct dt_log *log)
 	struct address_space *mapping = log->slot->inode.i_mapping;
 	u64 word;
 
-	for (word = 0; word < log->bitmap.nwords; word++) {
-		if (!(word % DT_WORD_BITS)) {
-			if (fatal_signal_pending(current))
-				return -EINTR;
-			cond_resched();
-		}
+	for (word = 0; word < log->bitmap.nwords; ) {
+		u64 end = min(word + DT_WORD_BITS, log->bitmap.nwords);
+
 		filemap_invalidate_lock_shared(mapping);
-		dt_bitmap_or(&log->bitmap, word, dt_pages_resident(log->slot, word));
+		for (; word < end; word++)
+			dt_bitmap_or(&log->bitmap, word,
+				     dt_pages_resident(log->slot, word));
 		filemap_invalidate_unlock_shared(mapping);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
 	}
 	return 0;
 }

@@ -6,8 +6,6 @@
  * copies their structs in and out.  The rules that hold for all of them (sizes,
  * flags, reserved fields, fds) are kept here and nowhere else.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/ctype.h>
 #include <linux/file.h>
 #include <linux/miscdevice.h>
@@ -31,6 +29,8 @@ union dt_arg {
 	struct dirtytrack_log_info log_info;
 	struct dirtytrack_harvest harvest;
 	struct dirtytrack_harvest_extents harvest_extents;
+	struct dirtytrack_bitmap bitmap;
+	struct dirtytrack_ranges ranges;
 };
 
 /*
@@ -47,6 +47,9 @@ static_assert(sizeof(struct dirtytrack_log_info) == 80);
 static_assert(sizeof(struct dirtytrack_harvest) == 64);
 static_assert(sizeof(struct dirtytrack_extent) == 16);
 static_assert(sizeof(struct dirtytrack_harvest_extents) == 56);
+static_assert(sizeof(struct dirtytrack_bitmap) == 56);
+static_assert(sizeof(struct dirtytrack_range) == 16);
+static_assert(sizeof(struct dirtytrack_ranges) == 40);
 
 /**
  * struct dt_ioctl - an ioctl
@@ -55,6 +58,8 @@ static_assert(sizeof(struct dirtytrack_harvest_extents) == 56);
  * @min: of its struct in the first version
  * @flags: the flags that exist
  * @out_fd: offset of the field that gets a new fd, 0 for none
+ * @locked: of a log: its lock is held over @call, the copying out of its result, and
+ *	@undo, so that no other harvest of the log comes between
  * @call: does it; @file gets the file for the new fd
  * @undo: called when the result of a successful @call could not be copied out
  *	(a new file is dropped without it)
@@ -65,6 +70,7 @@ struct dt_ioctl {
 	u32 min;
 	u32 flags;
 	u32 out_fd;
+	bool locked;
 	int (*call)(struct file *on, union dt_arg *arg, struct file **file);
 	void (*undo)(struct file *on, union dt_arg *arg);
 };
@@ -206,16 +212,44 @@ static void dt_undo_harvest_extents(struct file *on, union dt_arg *arg)
 		dt_harvest_undo(dt_file_log(on), harvest->first, harvest->out_next);
 }
 
+static int dt_ioctl_clear(struct file *on, union dt_arg *arg, struct file **file)
+{
+	return dt_select_bitmap(dt_file_log(on), &arg->bitmap, true);
+}
+
+static int dt_ioctl_clear_ranges(struct file *on, union dt_arg *arg, struct file **file)
+{
+	return dt_select_ranges(dt_file_log(on), &arg->ranges, true);
+}
+
+static int dt_ioctl_merge(struct file *on, union dt_arg *arg, struct file **file)
+{
+	return dt_select_bitmap(dt_file_log(on), &arg->bitmap, false);
+}
+
+static int dt_ioctl_merge_ranges(struct file *on, union dt_arg *arg, struct file **file)
+{
+	return dt_select_ranges(dt_file_log(on), &arg->ranges, false);
+}
+
 static const struct dt_ioctl dt_log_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_LOG_INFO, dirtytrack_log_info, out_reported,
 		 dt_ioctl_log_info),
 	DT_IOCTL(DIRTYTRACK_LOG_HARVEST, dirtytrack_harvest, out_new,
-		 dt_ioctl_harvest,
+		 dt_ioctl_harvest, .locked = true,
 		 .flags = DIRTYTRACK_HARVEST_PEEK),
 	DT_IOCTL(DIRTYTRACK_LOG_HARVEST_EXTENTS, dirtytrack_harvest_extents, out_dirty,
-		 dt_ioctl_harvest_extents,
+		 dt_ioctl_harvest_extents, .locked = true,
 		 .flags = DIRTYTRACK_HARVEST_PEEK,
 		 .undo = dt_undo_harvest_extents),
+	DT_IOCTL(DIRTYTRACK_LOG_CLEAR, dirtytrack_bitmap, out_pages, dt_ioctl_clear,
+		 .locked = true),
+	DT_IOCTL(DIRTYTRACK_LOG_CLEAR_RANGES, dirtytrack_ranges, out_pages,
+		 dt_ioctl_clear_ranges, .locked = true),
+	DT_IOCTL(DIRTYTRACK_LOG_MERGE, dirtytrack_bitmap, out_pages, dt_ioctl_merge,
+		 .locked = true),
+	DT_IOCTL(DIRTYTRACK_LOG_MERGE_RANGES, dirtytrack_ranges, out_pages,
+		 dt_ioctl_merge_ranges, .locked = true),
 };
 
 /* All of them ------------------------------------------------------------------ */
@@ -271,9 +305,13 @@ static int dt_ioctl_run(const struct dt_ioctl *ioctl, struct file *on, void __us
 		if (fd < 0)
 			return fd;
 	}
+	if (ioctl->locked && mutex_lock_killable(&dt_file_log(on)->lock))
+		return -EINTR;
 	err = ioctl->call(on, &arg, &file);
 	if (!err)
 		err = dt_ioctl_finish(ioctl, on, &arg, user, size, file, fd);
+	if (ioctl->locked)
+		mutex_unlock(&dt_file_log(on)->lock);
 	if (err && fd >= 0)
 		put_unused_fd(fd);
 	return err;

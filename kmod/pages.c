@@ -183,6 +183,19 @@ pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident)
 }
 
 /**
+ * dt_chunk_empty - has a chunk no memory?
+ * @slot: the slot
+ * @pgoff: a page of the chunk
+ *
+ * Context: invalidate_lock held.
+ * Return: true if none of its pages has.
+ */
+bool dt_chunk_empty(struct dt_slot *slot, pgoff_t pgoff)
+{
+	return !atomic_read(&dt_chunk_of(slot, pgoff)->resident);
+}
+
+/**
  * dt_page_remove - take a page out of the store
  * @slot: the slot
  * @pgoff: its offset

@@ -4,6 +4,7 @@
  */
 #include <linux/module.h>
 #include <linux/string.h>
+#include <xen/xen.h>
 
 #include "compat/compat.h"
 #include "protect.h"
@@ -30,6 +31,11 @@ int __init dt_protect_init(void)
 {
 	int i;
 
+	/* Xen PV does not clear the dirty bit of a PTE that is changed in place. */
+	if (!strategy && xen_pv_domain()) {
+		dt_protect = &dt_protect_zap;
+		return 0;
+	}
 	for (i = 0; i < ARRAY_SIZE(dt_strategies); i++) {
 		if (!strategy || !strcmp(strategy, dt_strategies[i]->name)) {
 			dt_protect = dt_strategies[i];

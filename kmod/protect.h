@@ -16,8 +16,8 @@
  * @run is called with the invalidate_lock held, for open bits that were consumed
  * before.  It returns true if the run is settled: each of its PTEs was, at one
  * moment of the call, read-only and clean, or absent; so that since then only
- * dt_grant(), which sets the open bit again, can have made it writable.  False:
- * not so; the caller opens the run again.
+ * dt_grant(), which sets the open bit again, can have made it writable, or it is the
+ * copy of such a one by fork().  False: not so; the caller opens the run again.
  *
  * No dirty bit of a PTE is dropped: it is in @dirty (bit 0 stands for page @base)
  * or in PG_dirty of the page when the call returns.  TLBs are flushed then, so

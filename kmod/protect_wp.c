@@ -16,6 +16,11 @@
  * clean pass cleans PTEs, or a zap, which moves the bit to PG_dirty, where gather
  * looks.  So at the first look it was read-only and clean.
  *
+ * A PTE that was not there at the first look was copied since, by fork(), from one
+ * that was writable, so dirty at its own first look; if the clean pass did not find
+ * that one dirty, it was zapped.  The caller sees such copies, and opens the run
+ * again.
+ *
  * It would not do to stop when a write-protect pass that follows a clean pass finds
  * nothing: mprotect() to read-write before the clean pass, a write after it, and
  * mprotect() to read-only leave a PTE which that pass does not see, dirty, with no

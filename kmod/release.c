@@ -26,7 +26,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 	pgoff_t pgoff;
 
 	filemap_invalidate_lock(mapping);
-	for (pgoff = first; pgoff < end; pgoff++) {
+	for (pgoff = first; pgoff < end && !dt_chunk_empty(slot, first); pgoff++) {
 		page = dt_page_remove(slot, pgoff);
 		if (!page)
 			continue;

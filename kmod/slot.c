@@ -34,7 +34,7 @@ static unsigned int max_slots = 1024;
 module_param(max_slots, uint, 0444);
 MODULE_PARM_DESC(max_slots, "how many slots may exist at once");
 
-static unsigned long max_slot_size = 1UL << 43;
+static unsigned long max_slot_size = 1UL << 40;
 module_param(max_slot_size, ulong, 0444);
 MODULE_PARM_DESC(max_slot_size, "largest size of a slot, bytes");
 
@@ -67,10 +67,21 @@ u64 dt_slot_max_size(void)
 	return min_t(u64, max_slot_size, DT_SLOT_SIZE_LIMIT);
 }
 
+static bool dt_slot_privileged(void)
+{
+	return ns_capable_noaudit(&init_user_ns, CAP_SYS_ADMIN);
+}
+
+/* An owner who wants to share a slot by fd only takes his mode bits away. */
+static bool dt_slot_own(struct dt_slot *slot)
+{
+	return uid_eq(slot->inode.i_uid, current_fsuid()) &&
+	       (slot->inode.i_mode & 0600) == 0600;
+}
+
 static bool dt_slot_permitted(struct dt_slot *slot)
 {
-	return uid_eq(slot->inode.i_uid, current_fsuid()) ||
-	       capable(CAP_SYS_ADMIN);
+	return dt_slot_own(slot) || dt_slot_privileged();
 }
 
 /* The file ------------------------------------------------------------------ */
@@ -391,36 +402,38 @@ struct file *dt_slot_open(u32 id)
  * dt_slot_open_by_name - open a slot by its name
  * @name: DIRTYTRACK_NAME_LEN bytes, valid, not empty
  *
- * The caller's own slot of that name if there is one, for there is at most one,
- * else for a privileged caller that of another user.
+ * The caller's own slot of that name, else for a privileged caller that of another
+ * user.  A user has several only after a chown.
  *
  * Return: a new file of the slot; ENOENT, ENOTUNIQ, ENOMEM.
  */
 struct file *dt_slot_open_by_name(const char *name)
 {
-	bool privileged = capable(CAP_SYS_ADMIN);
 	struct dt_slot *slot, *own = NULL, *other = NULL;
+	u32 nown = 0, nother = 0;
 	struct inode *inode = NULL;
-	int err = -ENOENT;
 	unsigned long id;
 
 	mutex_lock(&dt_slots_lock);
 	xa_for_each(&dt_slots, id, slot) {
 		if (strcmp(slot->name, name))
 			continue;
-		if (uid_eq(slot->inode.i_uid, current_fsuid()))
+		if (dt_slot_own(slot)) {
 			own = slot;
-		else if (other)
-			err = -ENOTUNIQ;
-		else if (privileged)
+			nown++;
+		} else if (dt_slot_privileged()) {
 			other = slot;
+			nother++;
+		}
 	}
-	if (own)
+	if (nown == 1)
 		inode = igrab(&own->inode);
-	else if (other && err != -ENOTUNIQ)
+	else if (!nown && nother == 1)
 		inode = igrab(&other->inode);
 	mutex_unlock(&dt_slots_lock);
-	return inode ? dt_slot_file(inode) : ERR_PTR(err);
+	if (inode)
+		return dt_slot_file(inode);
+	return ERR_PTR(nown > 1 || (!nown && nother > 1) ? -ENOTUNIQ : -ENOENT);
 }
 
 /**

@@ -27,6 +27,8 @@
  *
  * - mprotect() gives permission back to a *dirty* PTE of a shared mapping: the
  *   protect pass leaves PTEs clean (protect_wp.c).
+ * - fork() copies a writable PTE as a writable clean one: the child's is found by
+ *   the protect pass, as the parent's, or the collect looks again (collect.c).
  * - A private mapping writes to pages that are not the slot's: refused.
  * - walk_page_mapping() ends at the first VMA that the protect pass's helpers
  *   skip, that is one without VM_MAYWRITE, and so would leave those after it
@@ -142,6 +144,10 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 		ret = VM_FAULT_OOM;
 		goto unlock;
 	}
+	if (PageHWPoison(page)) {
+		ret = VM_FAULT_HWPOISON;
+		goto unlock;
+	}
 	err = dt_insert(vmf, page);
 	if (err)
 		ret = vmf_error(err);
@@ -173,7 +179,14 @@ static vm_fault_t dt_vma_map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t 
 	return 0;
 }
 
+/* A VMA was copied, with its PTEs: see dt_collect_run(). */
+static void dt_vma_open(struct vm_area_struct *vma)
+{
+	atomic_inc(&dt_file_slot(vma->vm_file)->vma_copies);
+}
+
 static const struct vm_operations_struct dt_vm_ops = {
+	.open = dt_vma_open,
 	.fault = dt_vma_fault,
 	.map_pages = dt_vma_map_pages,
 	.page_mkwrite = dt_vma_page_mkwrite,

@@ -32,6 +32,7 @@
 #include <linux/dirtytrack.h>
 
 #include "kselftest_harness.h"
+#include "filter.h"
 
 #define PAGE_SIZE	(1UL << DIRTYTRACK_PAGE_SHIFT)
 
@@ -136,6 +137,32 @@ static const struct dt_call dt_calls[] = {
 			DT_OUT(dirtytrack_harvest_extents, out_nr),
 			DT_OUT(dirtytrack_harvest_extents, out_next),
 			DT_OUT(dirtytrack_harvest_extents, out_dirty),
+		}
+	}, {
+		DIRTYTRACK_LOG_CLEAR, "LOG_CLEAR",
+		sizeof(struct dirtytrack_bitmap), {
+			DT_OUT(dirtytrack_bitmap, out_next),
+			DT_OUT(dirtytrack_bitmap, out_pages),
+		}
+	}, {
+		DIRTYTRACK_LOG_CLEAR_RANGES, "LOG_CLEAR_RANGES",
+		sizeof(struct dirtytrack_ranges), {
+			DT_OUT(dirtytrack_ranges, out_nr),
+			DT_OUT(dirtytrack_ranges, out_next),
+			DT_OUT(dirtytrack_ranges, out_pages),
+		}
+	}, {
+		DIRTYTRACK_LOG_MERGE, "LOG_MERGE",
+		sizeof(struct dirtytrack_bitmap), {
+			DT_OUT(dirtytrack_bitmap, out_next),
+			DT_OUT(dirtytrack_bitmap, out_pages),
+		}
+	}, {
+		DIRTYTRACK_LOG_MERGE_RANGES, "LOG_MERGE_RANGES",
+		sizeof(struct dirtytrack_ranges), {
+			DT_OUT(dirtytrack_ranges, out_nr),
+			DT_OUT(dirtytrack_ranges, out_next),
+			DT_OUT(dirtytrack_ranges, out_pages),
 		}
 	},
 };
@@ -621,6 +648,58 @@ static inline int _test_extents_all(int log, __u32 flags, __u64 first,
 	}								\
 	__dirty;							\
 })
+
+/* ---- clear and merge, by bitmap and by ranges ---- */
+
+/* @cmd is DIRTYTRACK_LOG_CLEAR or DIRTYTRACK_LOG_MERGE; one call. */
+static inline int _test_bitmap(int log, unsigned long cmd, __u64 first, __u64 npages,
+			       const void *bitmap, __u64 bit,
+			       struct dirtytrack_bitmap *arg)
+{
+	int ret;
+
+	*arg = (struct dirtytrack_bitmap){
+		.size = sizeof(*arg),
+		.first = first,
+		.npages = npages,
+		.bitmap = (uintptr_t)bitmap,
+		.bit = bit,
+	};
+	ret = dt_ioctl(log, cmd, arg);
+	if (ret)
+		return ret;
+	if (arg->out_next <= first || arg->out_next > first + npages ||
+	    arg->out_pages > arg->out_next - first)
+		dt_broken("%s of [%llu, +%llu): out_next %llu, out_pages %llu",
+			  dt_call(cmd)->name, first, npages, arg->out_next,
+			  arg->out_pages);
+	return 0;
+}
+
+/* @cmd is DIRTYTRACK_LOG_CLEAR_RANGES or DIRTYTRACK_LOG_MERGE_RANGES; one call. */
+static inline int _test_ranges(int log, unsigned long cmd, const void *ranges,
+			       __u32 nr, struct dirtytrack_ranges *arg)
+{
+	const struct dirtytrack_range *r = ranges;
+	int ret;
+
+	*arg = (struct dirtytrack_ranges){
+		.size = sizeof(*arg),
+		.ranges = (uintptr_t)ranges,
+		.nr = nr,
+	};
+	ret = dt_ioctl(log, cmd, arg);
+	if (ret)
+		return ret;
+	if (arg->out_nr > nr || (arg->out_nr == nr && arg->out_next) ||
+	    (!arg->out_nr && arg->out_next <= r[0].first) ||
+	    (arg->out_nr < nr && arg->out_next &&
+	     (arg->out_next < r[arg->out_nr].first ||
+	      arg->out_next >= r[arg->out_nr].first + r[arg->out_nr].npages)))
+		dt_broken("%s of %u ranges: out_nr %u, out_next %llu",
+			  dt_call(cmd)->name, nr, arg->out_nr, arg->out_next);
+	return 0;
+}
 
 /* ---- bits ---- */
 

@@ -174,8 +174,13 @@ struct objects {
 
 struct state {
 	unsigned int fds, slots, logs;
+	int free_fd;		/* a number can be lost without a file */
 	__u64 dirty, resident;
 };
+
+/* Pages that are clean, for MERGE to put into the log. */
+#define CLEAN_FIRST 70
+#define CLEAN_NPAGES 3
 
 static const __u64 dirty_pages[NDIRTY] = { 0, 63, 64, 100, NPAGES - 1 };
 
@@ -204,6 +209,8 @@ static struct state look(struct objects *o)
 	struct state s = { 0 };
 
 	s.fds = test_count_fds();
+	s.free_fd = dup(0);
+	close(s.free_fd);
 	s.slots = test_slot_count(o->dev);
 	if (_test_slot_info(o->slot, &slot) ||
 	    _test_harvest_all(o->log, DIRTYTRACK_HARVEST_PEEK, 0, NPAGES, bitmap,
@@ -220,6 +227,7 @@ static struct state look(struct objects *o)
 
 #define EXPECT_SAME(before, after) do {					\
 	EXPECT_EQ((before).fds, (after).fds);				\
+	EXPECT_EQ((before).free_fd, (after).free_fd);			\
 	EXPECT_EQ((before).slots, (after).slots);			\
 	EXPECT_EQ((before).logs, (after).logs);				\
 	EXPECT_EQ((before).dirty, (after).dirty);			\
@@ -354,19 +362,29 @@ static void valid(struct objects *o, unsigned long cmd, void *arg)
 		a.extents.nr = NPAGES;
 		break;
 	case DIRTYTRACK_LOG_CLEAR:
-	case DIRTYTRACK_LOG_MERGE:
 		memset(o->bitmap, 0, sizeof(o->bitmap));
 		for (int i = 0; i < NDIRTY; i++)
 			bit_set(o->bitmap, dirty_pages[i]);
 		a.bitmap.npages = NPAGES;
 		a.bitmap.bitmap = (uintptr_t)o->bitmap;
 		break;
+	case DIRTYTRACK_LOG_MERGE:
+		memset(o->bitmap, 0, sizeof(o->bitmap));
+		for (int i = 0; i < CLEAN_NPAGES; i++)
+			bit_set(o->bitmap, CLEAN_FIRST + i);
+		a.bitmap.npages = NPAGES;
+		a.bitmap.bitmap = (uintptr_t)o->bitmap;
+		break;
 	case DIRTYTRACK_LOG_CLEAR_RANGES:
-	case DIRTYTRACK_LOG_MERGE_RANGES:
 		for (int i = 0; i < NDIRTY; i++)
 			o->ranges[i] = (struct dirtytrack_range){ dirty_pages[i], 1 };
 		a.ranges.ranges = (uintptr_t)o->ranges;
 		a.ranges.nr = NDIRTY;
+		break;
+	case DIRTYTRACK_LOG_MERGE_RANGES:
+		o->ranges[0] = (struct dirtytrack_range){ CLEAN_FIRST, CLEAN_NPAGES };
+		a.ranges.ranges = (uintptr_t)o->ranges;
+		a.ranges.nr = 1;
 		break;
 	}
 	a.size = dt_call(cmd)->size;
@@ -396,6 +414,11 @@ static void undo(struct objects *o, unsigned long cmd, void *arg)
 	case DIRTYTRACK_LOG_CLEAR_RANGES:
 		for (int i = 0; i < NDIRTY; i++)
 			page_write(o->map, dirty_pages[i], 1);
+		break;
+	case DIRTYTRACK_LOG_MERGE:
+	case DIRTYTRACK_LOG_MERGE_RANGES:
+		_test_harvest_all(o->log, 0, CLEAN_FIRST, CLEAN_NPAGES, o->bitmap, 0,
+				  NULL);
 		break;
 	}
 }
@@ -906,6 +929,75 @@ TEST_F(uapi, harvest_range)
 	}
 	EXPECT_TRUE(bytes_are(self->o.bitmap, 0, sizeof(self->o.bitmap)));
 	EXPECT_TRUE(bytes_are(self->o.extents, 0, sizeof(self->o.extents)));
+}
+
+static const unsigned long by_bitmap[] = {
+	DIRTYTRACK_LOG_CLEAR, DIRTYTRACK_LOG_MERGE,
+};
+
+static const unsigned long by_ranges[] = {
+	DIRTYTRACK_LOG_CLEAR_RANGES, DIRTYTRACK_LOG_MERGE_RANGES,
+};
+
+TEST_F(uapi, clear_and_merge_range)
+{
+	__u64 all[bitmap_words(NPAGES)];
+
+	memset(all, 0xff, sizeof(all));
+	for (size_t i = 0; i < ARRAY_SIZE(bad_ranges); i++) {
+		const struct range *r = &bad_ranges[i];
+		struct dirtytrack_range range = { r->first, r->npages };
+
+		for (int c = 0; c < 2; c++) {
+			struct dirtytrack_bitmap b;
+			struct dirtytrack_ranges a;
+
+			EXPECT_REFUSED(r->err, &self->o,
+				       _test_bitmap(self->o.log, by_bitmap[c], r->first,
+						    r->npages, all, 0, &b));
+			EXPECT_REFUSED(r->err, &self->o,
+				       _test_ranges(self->o.log, by_ranges[c], &range, 1,
+						    &a));
+		}
+	}
+}
+
+TEST_F(uapi, clear_and_merge_addresses)
+{
+	struct dirtytrack_range ranges[3] = { { 0, NPAGES }, { 0, NPAGES } };
+	__u64 all[bitmap_words(NPAGES) + 1];
+
+	memset(all, 0xff, sizeof(all));
+	for (int c = 0; c < 2; c++) {
+		const unsigned long bitmap = by_bitmap[c], range = by_ranges[c];
+		struct dirtytrack_bitmap b;
+		struct dirtytrack_ranges r;
+
+		for (int odd = 1; odd < 8; odd++) {
+			EXPECT_REFUSED(EINVAL, &self->o,
+				       _test_bitmap(self->o.log, bitmap, 0, NPAGES,
+						    (char *)all + odd, 0, &b));
+			EXPECT_REFUSED(EINVAL, &self->o,
+				       _test_ranges(self->o.log, range,
+						    (char *)ranges + odd, 1, &r));
+		}
+		EXPECT_REFUSED(EINVAL, &self->o,
+			       _test_ranges(self->o.log, range, ranges, 0, &r));
+		EXPECT_REFUSED(EOVERFLOW, &self->o,
+			       _test_bitmap(self->o.log, bitmap, 0, 2, all, ~0ULL, &b));
+		EXPECT_REFUSED(EFAULT, &self->o,
+			       _test_bitmap(self->o.log, bitmap, 0, 64, NULL, 0, &b));
+		EXPECT_REFUSED(EFAULT, &self->o,
+			       _test_bitmap(self->o.log, bitmap, 0, 64,
+					    (void *)-4096UL, 0, &b));
+		EXPECT_REFUSED(EFAULT, &self->o,
+			       _test_bitmap(self->o.log, bitmap, 0, 64, all,
+					    1ULL << 60, &b));
+		EXPECT_REFUSED(EFAULT, &self->o,
+			       _test_ranges(self->o.log, range, NULL, 1, &r));
+		EXPECT_REFUSED(EFAULT, &self->o,
+			       _test_ranges(self->o.log, range, (void *)-4096UL, 1, &r));
+	}
 }
 
 TEST_F(uapi, harvest_addresses)

@@ -81,6 +81,10 @@
 #define DIRTYTRACK_LOG_INFO		_IO(DIRTYTRACK_TYPE, 0x40)
 #define DIRTYTRACK_LOG_HARVEST		_IO(DIRTYTRACK_TYPE, 0x41)
 #define DIRTYTRACK_LOG_HARVEST_EXTENTS	_IO(DIRTYTRACK_TYPE, 0x42)
+#define DIRTYTRACK_LOG_CLEAR		_IO(DIRTYTRACK_TYPE, 0x43)
+#define DIRTYTRACK_LOG_CLEAR_RANGES	_IO(DIRTYTRACK_TYPE, 0x44)
+#define DIRTYTRACK_LOG_MERGE		_IO(DIRTYTRACK_TYPE, 0x45)
+#define DIRTYTRACK_LOG_MERGE_RANGES	_IO(DIRTYTRACK_TYPE, 0x46)
 
 /**
  * enum dirtytrack_strategy - how the module takes write permission away
@@ -178,12 +182,12 @@ struct dirtytrack_slot_next {
  * @name: name of the slot, as in struct dirtytrack_slot_create; must be all
  *	zero without DIRTYTRACK_OPEN_BY_NAME
  *
- * Opens a slot for its owner (the user whose file it is) or for a caller with
- * CAP_SYS_ADMIN in the initial user namespace.  By name, the caller's own slot
+ * Opens a slot for its owner (the user whose file it is, while he may read and write
+ * it by its mode) or for a caller with CAP_SYS_ADMIN in the initial user namespace.  By name, the caller's own slot
  * comes first; a privileged caller who has none gets another user's.
  *
  * Errors: EINVAL (id 0, empty name), ENOENT (no such slot), EACCES (another
- * user's, by id), ENOTUNIQ (slots of several other users have that name).
+ * user's, by id), ENOTUNIQ (several slots that come into question have that name).
  */
 struct dirtytrack_slot_open {
 	__u32 size;
@@ -384,6 +388,86 @@ struct dirtytrack_harvest_extents {
 	__u32 out_nr;
 	__aligned_u64 out_next;
 	__aligned_u64 out_dirty;
+};
+
+/**
+ * struct dirtytrack_bitmap - argument of DIRTYTRACK_LOG_CLEAR and _LOG_MERGE
+ * @size: sizeof(struct dirtytrack_bitmap)
+ * @flags: must be 0
+ * @first: first page of the range
+ * @npages: pages in the range, not 0; the range ends inside the slot
+ * @bitmap: address of __u64 words, aligned to 8 bytes, which are only read
+ * @bit: number of the bit, in @bitmap, that stands for page @first
+ * @out_next: page at which the call stopped: @first + @npages if it did all
+ * @out_pages: CLEAR: pages that were dirty and are not any more; MERGE: pages put
+ *	back
+ *
+ * Says something about the pages of the range whose bit is set.
+ *
+ * CLEAR takes them out of the log and protects them again: from then on they are
+ * clean until they are written.  For a consumer in two phases, who peeks first and
+ * clears a page just before he copies it, so that what is written in between is
+ * copied once.  The guarantee holds: the content that is read after the call has all
+ * that was written before it.
+ *
+ * MERGE puts pages into the log, dirty or not.  For a consumer who could not
+ * deliver what a harvest gave him.
+ *
+ * The work of one call is bounded, as that of DIRTYTRACK_LOG_HARVEST.
+ *
+ * Errors: EINVAL (range outside the slot or empty, @bitmap unaligned), EOVERFLOW,
+ * EFAULT, EINTR.
+ */
+struct dirtytrack_bitmap {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 first;
+	__aligned_u64 npages;
+	__aligned_u64 bitmap;
+	__aligned_u64 bit;
+	__aligned_u64 out_next;
+	__aligned_u64 out_pages;
+};
+
+/**
+ * struct dirtytrack_range - a run of pages
+ * @first: first page
+ * @npages: how many, not 0
+ */
+struct dirtytrack_range {
+	__aligned_u64 first;
+	__aligned_u64 npages;
+};
+
+/**
+ * struct dirtytrack_ranges - argument of DIRTYTRACK_LOG_CLEAR_RANGES and
+ *	_LOG_MERGE_RANGES
+ * @size: sizeof(struct dirtytrack_ranges)
+ * @flags: must be 0
+ * @ranges: address of an array of struct dirtytrack_range, aligned to 8 bytes,
+ *	which is only read.  In any order; ascending is fastest: pages that are near
+ *	each other and come one after the other are protected at once
+ * @nr: its length, not 0
+ * @out_nr: ranges done
+ * @out_next: page of range @out_nr at which the call stopped, 0 if it did nothing of it
+ * @out_pages: as in struct dirtytrack_bitmap
+ *
+ * The same as DIRTYTRACK_LOG_CLEAR and _LOG_MERGE, about the pages of the ranges.
+ * A range that is not valid ends the call: with an error if it is the first.  To go
+ * on after a call that stopped, call again with the ranges from @out_nr on, the first
+ * of them beginning at @out_next if that is not 0.
+ *
+ * Errors: EINVAL (range outside the slot or empty, @ranges unaligned, @nr 0),
+ * EOVERFLOW, EFAULT, EINTR.
+ */
+struct dirtytrack_ranges {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 ranges;
+	__u32 nr;
+	__u32 out_nr;
+	__aligned_u64 out_next;
+	__aligned_u64 out_pages;
 };
 
 #endif /* _UAPI_LINUX_DIRTYTRACK_H */
