@@ -11,6 +11,7 @@
 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
 
 dirtytrack=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
@@ -111,8 +112,8 @@ enough_happened()
 plan 10
 
 head -c $((mib << 20)) /dev/urandom > noise
-"$dirtytrack" run --slot "fio=${mib}M" -- sh writer {fio} \
-	"${job[@]}" --ioengine=mmap --do_verify=0 --filename={fio} \
+"$dirtytrack" run --slot "fio=${mib}M" -- sh writer "{fio}" \
+	"${job[@]}" --ioengine=mmap --do_verify=0 "--filename={fio}" \
 	"--rate_iops=$rate" > owner.out 2>&1 &
 owner=$!
 wait_for 30 test -e slot || bail_out "the slot was not filled: $(cat owner.out)"

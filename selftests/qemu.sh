@@ -6,6 +6,7 @@
 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
 
 dirtytrack=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
