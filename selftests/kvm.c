@@ -376,7 +376,7 @@ FIXTURE_VARIANT(race) {
 	unsigned int vcpus;
 	bool vmm_writes;
 	__u32 region_flags;
-	/* Pages a harvest call looks at: less than all makes calls overlap. */
+	/* Pages of one call: a harvest of everything may be made of several. */
 	__u32 step;
 };
 
