@@ -95,9 +95,16 @@ static void *setter_main(void *arg)
 			call[i].before = atomic_load(&r->finished);
 			call[i].first = r->ops->set(r, s->number, &state,
 						    &call[i].nr);
-			/* As does a writer who says that it has written. */
-			smp_mb();
-			call[i].after = atomic_load(&r->started) + 1;
+			/*
+			 * Who says that he has written orders that after the
+			 * write.  One barrier for two calls: the second must
+			 * not need the one after the first.
+			 */
+			if (i % 2) {
+				smp_mb();
+				call[i].after = atomic_load(&r->started) + 1;
+				call[i - 1].after = call[i].after;
+			}
 			for (bit = 0; bit < call[i].nr; bit++)
 				s->sets[call[i].first + bit]++;
 		}

@@ -112,6 +112,7 @@ s64 atomic64_read(const atomic64_t *v)
 	seen[nr_seen].v = v;
 	seen[nr_seen].value = value;
 	nr_seen++;
+	pass_time();
 	return value;
 }
 
