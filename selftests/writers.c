@@ -881,14 +881,17 @@ TEST_F(writers, io_uring_fixed_buffer_is_refused)
 
 /* ---- what the kernel writes for a thread ---- */
 
-static void *own_stack(void *arg)
+/* On a stack in the slot: its own stores, and what read() copies there. */
+static int on_stack(void *arg)
 {
 	volatile char local[3 * PAGE_SIZE];
+	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 
 	for (size_t i = 0; i < sizeof(local); i += 512)
 		local[i] = 1;
 	*(uintptr_t *)arg = (uintptr_t)local;
-	return NULL;
+	return zero < 0 || read(zero, (char *)local, sizeof(local)) != sizeof(local) ||
+	       close(zero);
 }
 
 TEST_F(writers, stack_of_a_thread)
@@ -896,19 +899,17 @@ TEST_F(writers, stack_of_a_thread)
 	struct tracked *t = &self->t;
 	size_t first = 100, npages = 40;
 	__u64 *stack = bitmap_alloc(NPAGES);
-	pthread_attr_t attr;
-	pthread_t thread;
 	uintptr_t local;
+	pid_t pid;
 
 	for (size_t n = first; n < first + npages; n++)
 		bit_set(stack, n);
-	ASSERT_EQ(0, pthread_attr_init(&attr));
-	ASSERT_EQ(0, pthread_attr_setstack(&attr, page_at(t->mem, first),
-					   BYTES(npages)));
 	for (int round = 0; round < 2; round++) {
-		ASSERT_EQ(0, pthread_create(&thread, &attr, own_stack, &local));
-		ASSERT_EQ(0, pthread_join(thread, NULL));
-		wrote_bytes(t, local - (uintptr_t)t->mem, 3 * PAGE_SIZE - 511);
+		pid = clone(on_stack, page_at(t->mem, first + npages),
+			    CLONE_VM | CLONE_FS | SIGCHLD, &local);
+		ASSERT_LT(0, pid);
+		ASSERT_TRUE(child_ok(pid));
+		wrote_bytes(t, local - (uintptr_t)t->mem, 3 * PAGE_SIZE);
 		check_within(t, stack);
 	}
 	check(t);
@@ -950,26 +951,57 @@ TEST_F(writers, signal_frame)
 	free(frame);
 }
 
+/* Adds 5 to the word by way of the kernel. */
+static int futex_add(int *word, int private)
+{
+	int other = 0;
+
+	return syscall(SYS_futex, &other, FUTEX_WAKE_OP | private, 1, 1UL, word,
+		       FUTEX_OP(FUTEX_OP_ADD, 5, FUTEX_OP_CMP_EQ, 0));
+}
+
 TEST_F(writers, futex_operations)
 {
 	struct tracked *t = &self->t;
-	int *word = (int *)(page_at(t->mem, 60) + 128), other = 0;
+	int *word = (int *)(page_at(t->mem, 60) + 128);
 
 	for (int round = 1; round <= 3; round++) {
 		*word = round;
 		wrote(t, 60, 1);
 		check(t);
-		/* Adds 5 to *word by way of the kernel. */
-		ASSERT_EQ(0, syscall(SYS_futex, &other, FUTEX_WAKE_OP, 1, 1UL, word,
-				     FUTEX_OP(FUTEX_OP_ADD, 5, FUTEX_OP_CMP_EQ, 0)));
+		ASSERT_EQ(0, futex_add(word, FUTEX_PRIVATE_FLAG));
 		EXPECT_EQ(round + 5, *word);
 		wrote(t, 60, 1);
 		check(t);
 		check(t);
 	}
 	/* A waiter only looks. */
-	EXPECT_ERRNO(EAGAIN, syscall(SYS_futex, word, FUTEX_WAIT, 12345, NULL, NULL, 0));
+	EXPECT_ERRNO(EAGAIN, syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, 12345,
+				     NULL, NULL, 0));
 	check(t);
+}
+
+/*
+ * A shared futex is named by its file and offset, for which the kernel asks the
+ * page; a slot's page does not know them.
+ */
+TEST_F(writers, shared_futex_is_refused)
+{
+	struct tracked *t = &self->t;
+	int *word = (int *)(page_at(t->mem, 60) + 128);
+	__u64 *most = bitmap_alloc(NPAGES);
+
+	*word = 1;
+	wrote(t, 60, 1);
+	check(t);
+	EXPECT_ERRNO(EFAULT, futex_add(word, 0));
+	EXPECT_ERRNO(EFAULT, syscall(SYS_futex, word, FUTEX_WAIT, 1, NULL, NULL, 0));
+	EXPECT_EQ(1, *word);
+	/* The kernel has looked for the page as one who would write. */
+	bit_set(most, 60);
+	check_within(t, most);
+	check(t);
+	free(most);
 }
 
 /* The owner of a lock dies: the kernel says so in the lock. */
