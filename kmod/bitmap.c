@@ -29,11 +29,11 @@ void dt_bitmap_init(struct dt_bitmap *bm, u64 nbits, void *words, void *summary)
 static void or_ordered(atomic64_t *word, u64 bits)
 {
 	if ((atomic64_read(word) & bits) == bits) {
-		smp_mb();
+		smp_mb();			/* pairs with the claim's xchg */
 		return;
 	}
 	atomic64_or(bits, word);
-	smp_mb__after_atomic();
+	smp_mb__after_atomic();			/* pairs with the claim's xchg */
 }
 
 /**
@@ -52,7 +52,7 @@ void dt_bitmap_or(struct dt_bitmap *bm, u64 word, u64 bits)
 
 	if (!bits)
 		return;
-	or_ordered(&bm->words[word], bits);		/* pairs with claim */
+	or_ordered(&bm->words[word], bits);
 	if (!(dt_bitmap_group(bm, word / DT_WORD_BITS) & sbit))
 		atomic64_or(sbit, &bm->summary[word / DT_WORD_BITS]);
 }

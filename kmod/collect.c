@@ -45,7 +45,7 @@
 void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page)
 {
 	SetPageDirty(page);
-	smp_mb__after_atomic();
+	smp_mb__after_atomic();		/* pairs with the collect's xchg of the word */
 	dt_bitmap_set(&slot->open, pgoff);
 }
 
@@ -62,11 +62,11 @@ static bool dt_page_held(struct page *page)
 	int before, count, after;
 
 	before = atomic_read(&folio->_mapcount) + 1;
-	smp_rmb();
+	smp_rmb();	/* pairs with the reference taken before mapcount goes up */
 	count = folio_ref_count(folio);
-	smp_rmb();
+	smp_rmb();	/* pairs with mapcount going down before the reference */
 	after = atomic_read(&folio->_mapcount) + 1;
-	smp_rmb();
+	smp_rmb();	/* pairs with PG_dirty set before the reference is dropped */
 	return before != after || count != 1 + after;
 }
 
@@ -134,8 +134,8 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 	bool settled;
 	u32 word;
 
-	settled = dt_protect->run(slot->inode.i_mapping, base + first, end - first,
-				  base, (unsigned long *)slot->run_dirty);
+	settled = dt_protect->run(slot->inode.i_mapping, base + first, end - first, base,
+				  (unsigned long *)slot->run_dirty);
 	slot->protects++;
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
 		u64 open = slot->run_open[word] & dt_word_mask(word, first, end);
@@ -171,7 +171,7 @@ static void dt_collect_cancel(struct dt_slot *slot, u64 group, u32 from)
  * Return: 0 or EINTR.
  */
 static int dt_collect_group(struct dt_slot *slot, u64 group, u64 first, u64 end,
-			     const u64 *select)
+			    const u64 *select)
 {
 	u32 gap = READ_ONCE(slot->has_notifier) ? 1 : DT_RUN_GAP;
 	unsigned long *open = (unsigned long *)slot->run_open;

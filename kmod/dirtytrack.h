@@ -102,7 +102,7 @@ struct dt_slot {
 	atomic_t vma_copies;
 	struct dt_slot_stats __percpu *stats;
 
-	struct mutex lock;
+	struct mutex lock;		/* collects, and what follows */
 	struct list_head logs;
 	u32 nlogs;
 	u64 collected;
@@ -140,7 +140,7 @@ struct dt_log {
 	struct dt_slot *slot;
 	struct list_head node;
 	struct dt_bitmap bitmap;
-	struct mutex lock;
+	struct mutex lock;		/* harvests, and what follows */
 	u64 harvests;
 	u64 reported;
 	u64 taken[DT_WORD_BITS];

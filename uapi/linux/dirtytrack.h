@@ -183,8 +183,9 @@ struct dirtytrack_slot_next {
  *	zero without DIRTYTRACK_OPEN_BY_NAME
  *
  * Opens a slot for its owner (the user whose file it is, while he may read and write
- * it by its mode) or for a caller with CAP_SYS_ADMIN in the initial user namespace.  By name, the caller's own slot
- * comes first; a privileged caller who has none gets another user's.
+ * it by its mode) or for a caller with CAP_SYS_ADMIN in the initial user namespace.
+ * By name, the caller's own slot comes first; a privileged caller who has none gets
+ * another user's.
  *
  * Errors: EINVAL (id 0, empty name), ENOENT (no such slot), EACCES (another
  * user's, by id), ENOTUNIQ (several slots that come into question have that name).
