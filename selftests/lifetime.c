@@ -1174,6 +1174,43 @@ TEST_F(module, unload_and_load)
 	close(dev);
 }
 
+/* The limits are those of the parameters, and what is no strategy is refused. */
+TEST_F(module, parameters)
+{
+	const char *ko = getenv("DIRTYTRACK_KO");
+	struct dirtytrack_info info;
+	int dev, slots[3], logs[2];
+	char saved[1024];
+
+	if (!ko)
+		SKIP(return, "DIRTYTRACK_KO is not set to the module's file");
+	parameters(saved, sizeof(saved));
+	ASSERT_TRUE(eventually(delete_module() == 0));
+	EXPECT_ERRNO(EINVAL, load_module(ko, "strategy=nonsense"));
+	ASSERT_EQ(0, load_module(ko, "max_slots=3 max_logs=2 max_slot_size=16384"));
+
+	dev = test_device();
+	test_info(dev, &info);
+	EXPECT_EQ(3, info.out_max_slots);
+	EXPECT_EQ(2, info.out_max_logs);
+	EXPECT_EQ(16384, info.out_max_slot_size);
+	test_err_slot_create(EFBIG, dev, NULL, 5 * PAGE_SIZE);
+	for (int i = 0; i < 3; i++)
+		slots[i] = test_slot_create(dev, NULL, 4 * PAGE_SIZE, NULL);
+	test_err_slot_create(ENOSPC, dev, NULL, PAGE_SIZE);
+	for (int i = 0; i < 2; i++)
+		logs[i] = test_log_create(slots[0], 0);
+	test_err_log_create(ENOSPC, slots[0], 0);
+	for (int i = 0; i < 2; i++)
+		close(logs[i]);
+	for (int i = 0; i < 3; i++)
+		close(slots[i]);
+	close(dev);
+
+	ASSERT_TRUE(eventually(delete_module() == 0));
+	ASSERT_EQ(0, load_module(ko, saved));
+}
+
 /*
  * A mark of inotify outlives the file and holds the inode.  Whether that keeps the
  * slot, and the module, is open; what is not is that both go without harm.

@@ -449,6 +449,51 @@ TEST_F(owner, chown)
 	close(fd);
 }
 
+/* The mode of the file is obeyed: an owner can take a slot out of reach by it. */
+TEST_F(owner, mode)
+{
+	static const mode_t modes[] = { 0, 0400, 0200, 0066 };
+	int fd;
+
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		ASSERT_EQ(0, fchmod(self->alice, modes[i]));
+		become(ALICE);
+		test_err_slot_open(EACCES, self->dev, self->alice_id);
+		test_err_slot_open_name(ENOENT, self->dev, "shared");
+		EXPECT_FALSE(test_slot_listed(self->dev, self->alice_id));
+		become(BOB);
+		test_err_slot_open(EACCES, self->dev, self->alice_id);
+		become(0);
+		EXPECT_SLOT(self->alice_id, test_slot_open(self->dev, self->alice_id));
+		EXPECT_TRUE(test_slot_listed(self->dev, self->alice_id));
+	}
+	/* Who has an fd does not need the mode. */
+	become(ALICE);
+	EXPECT_EQ(1, pwrite(self->alice, "x", 1, 0));
+	fd = test_log_create(self->alice, 0);
+	close(fd);
+	ASSERT_EQ(0, fchmod(self->alice, 0600));
+	EXPECT_SLOT(self->alice_id, test_slot_open(self->dev, self->alice_id));
+	become(0);
+}
+
+/* A chown can give a user two slots of one name: neither is meant by it. */
+TEST_F(owner, two_of_a_name)
+{
+	ASSERT_EQ(0, fchown(self->bob, ALICE, -1));
+	become(ALICE);
+	test_err_slot_open_name(ENOTUNIQ, self->dev, "shared");
+	EXPECT_SLOT(self->alice_id, test_slot_open(self->dev, self->alice_id));
+	EXPECT_SLOT(self->bob_id, test_slot_open(self->dev, self->bob_id));
+	become(0);
+	test_err_slot_open_name(ENOTUNIQ, self->dev, "shared");
+	close(self->bob);
+	self->bob = -1;
+	become(ALICE);
+	EXPECT_SLOT(self->alice_id, test_slot_open_name(self->dev, "shared"));
+	become(0);
+}
+
 /* Only the owner may, without CAP_CHOWN and the like. */
 TEST_F(owner, chown_is_refused)
 {
