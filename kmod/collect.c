@@ -123,19 +123,20 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
  *
  * If fork() copied a PTE that mprotect() had just made writable, and the original
  * was zapped before the clean pass came to it, the copy is writable and nothing says
- * so.  That fork was over before the zap, which set PG_dirty before gather looked at
- * it: so a copy is seen here, and the run stays open.
+ * so.  That fork was over before the zap, and the zap before the end of the protect
+ * pass: so the copy is counted by then, and the run stays open.
  */
 static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 {
 	pgoff_t base = group * DT_GROUP_BITS;
 	int copies = atomic_read(&slot->vma_copies);
 	struct dt_found found;
-	bool settled;
+	bool settled, copied;
 	u32 word;
 
 	settled = dt_protect->run(slot->inode.i_mapping, base + first, end - first, base,
 				  (unsigned long *)slot->run_dirty);
+	copied = atomic_read(&slot->vma_copies) != copies;
 	slot->protects++;
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
 		u64 open = slot->run_open[word] & dt_word_mask(word, first, end);
@@ -144,7 +145,7 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 			    (open | opened);
 
 		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
-		if (atomic_read(&slot->vma_copies) != copies)
+		if (copied)
 			found.reopen = open;
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
 		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word, found.reopen);
