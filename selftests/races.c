@@ -21,7 +21,7 @@
  *
  * A run ends when its time is over and each part has done a minimum of work, and
  * fails if that takes too long: an idle run proves nothing.  The time is
- * DIRTYTRACK_RACE_SECONDS for each variant, 2 by default.
+ * DIRTYTRACK_RACE_SECONDS for each variant, 1 by default.
  */
 #include "dirtytrack_test.h"
 
@@ -535,7 +535,7 @@ static int harvest(struct consumer *c)
 		return 0;
 
 	case METHOD_EXTENTS:
-		ret = _test_extents_all(c->log, 0, c->first, n, 16, c->got,
+		ret = _test_extents_all(c->log, 0, c->first, n, 60, c->got,
 					c->holes, NULL);
 		for (__u64 i = 0; i < words; i++)
 			c->got[i] |= c->holes[i];
@@ -992,7 +992,7 @@ static double race_seconds(void)
 	double seconds;
 
 	if (!text)
-		return 2;
+		return 1;
 	seconds = strtod(text, &end);
 	if (*end || !(seconds > 0 && seconds <= 3600))
 		dt_broken("DIRTYTRACK_RACE_SECONDS=%s: not a number of seconds", text);
