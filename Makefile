@@ -70,7 +70,7 @@ uninstall:
 	fi
 
 clean:
-	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/check
+	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check
 
 distclean:
 	rm -rf build
