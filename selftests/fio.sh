@@ -16,7 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 dirtytrack=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
 mib=16
-rate=${FIO_IOPS:-4000}
+rate=3000
 
 [ -c /dev/dirtytrack ] || bail_out "there is no /dev/dirtytrack: is the module loaded?"
 [ -x "$dirtytrack" ] || bail_out "there is no $dirtytrack: run make tools"
@@ -28,9 +28,12 @@ owner=
 watcher=
 clean_up()
 {
-	[ -z "$watcher" ] || kill "$watcher" 2>/dev/null || :
-	touch "$dir/end"
-	[ -z "$owner" ] || wait "$owner" 2>/dev/null || :
+	local pid
+
+	# The owner last: until then it is clear whose children the fios are.
+	for pid in $(cat endless.pid fio.pid 2>/dev/null) $watcher $owner; do
+		kill -KILL "$pid" 2>/dev/null || :
+	done
 	rm -rf "$dir"
 }
 trap clean_up EXIT
@@ -39,22 +42,38 @@ trap clean_up EXIT
 job=(--name=slot "--size=${mib}M" --bs=512 --rw=randwrite --verify=crc32c
 	--verify_fatal=1 --allow_file_create=0 --thread --minimal)
 
-# fio writes, and then is still there until it is told to end: copies pause it.
+# First a fio that writes without an end, then, over new noise, one that writes each
+# block once.  The slot is there until this is killed.
 # Arguments: path of the slot, options of fio.
 cat > writer <<'EOS'
 set -u
-dd if=noise of="$1" bs=1M conv=notrunc status=none || exit
-echo "/proc/$$/fd/${1##*/}" > slot.new
-mv slot.new slot
-until [ -e go ]; do sleep 0.1; done
+path=$1
 shift
+
+fill()
+{
+	dd if=noise of="$path" bs=1M conv=notrunc status=none || exit
+}
+
+# tell FILE TEXT: a file that is there has all its text
+tell()
+{
+	echo "$2" > "$1.new" && mv "$1.new" "$1"
+}
+
+fill
+tell slot "/proc/$$/fd/${path##*/}"
+fio "$@" --loops=1000000 > endless.out 2>&1 &
+tell endless.pid $!
+until [ -e next ]; do sleep 0.1; done
+kill -KILL "$(cat endless.pid)"
+wait
+fill
 fio "$@" > fio.out 2>&1 &
-echo $! > fio.pid.new
-mv fio.pid.new fio.pid
+tell fio.pid $!
 wait $!
-echo $? > fio.status.new
-mv fio.status.new fio.status
-until [ -e end ]; do sleep 0.1; done
+tell fio.status $?
+sleep 1000
 EOS
 
 verify_image()
@@ -73,17 +92,21 @@ verify_notices()
 
 fio_is_fine()
 {
-	wait_for 60 test -e fio.status && [ "$(cat fio.status)" = 0 ]
+	wait_for 90 test -e fio.status && [ "$(cat fio.status)" = 0 ]
 }
 
-fio_writes()
-{
-	[ ! -e fio.status ] && kill -0 "$(cat fio.pid)"
-}
-
+# Since the slot was filled: what is not noise is from fio.
 fio_has_written()
 {
-	[ "$(watched)" -gt 0 ]
+	! cmp -s noise "$(cat slot)"
+}
+
+fio_still_writes()
+{
+	local before
+
+	before=$(watched)
+	wait_for 20 eval "[ \$(watched) -gt $((before + 1000)) ]"
 }
 
 # Pages that the watcher saw become dirty, one counted as often as it did.
@@ -94,7 +117,7 @@ watched()
 
 copy_paused()
 {
-	timeout 60 "$dirtytrack" copy --pid "$(cat fio.pid)" --verify fio image.early \
+	timeout 60 "$dirtytrack" copy --pid "$(cat endless.pid)" --verify fio image.early \
 		> early.out 2>&1
 }
 
@@ -109,20 +132,26 @@ enough_happened()
 	[ "$(rounds)" -ge 3 ] && [ "$(watched)" -ge $((4 * mib * 256)) ]
 }
 
-plan 10
+plan 9
 
 head -c $((mib << 20)) /dev/urandom > noise
 "$dirtytrack" run --slot "fio=${mib}M" -- sh writer "{fio}" \
 	"${job[@]}" --ioengine=mmap --do_verify=0 "--filename={fio}" \
 	"--rate_iops=$rate" > owner.out 2>&1 &
 owner=$!
-wait_for 30 test -e slot || bail_out "the slot was not filled: $(cat owner.out)"
+wait_for 30 test -e endless.pid || bail_out "fio did not start: $(cat owner.out)"
+wait_for 30 fio_has_written || bail_out "fio writes nothing: $(cat endless.out)"
+
 # One more consumer, whose harvests take write permission all the time.
 "$dirtytrack" rate --interval 0.1 fio > rate.out 2>&1 &
 watcher=$!
 
-touch go
-wait_for 30 test -e fio.pid || bail_out "fio did not start: $(cat owner.out)"
+check "copy --pid pauses fio, image and memory are identical" copy_paused
+check "the copy says so" grep -q "^identical: $((mib * 256)) pages" early.out
+check "fio writes on after it" fio_still_writes
+
+touch next
+wait_for 30 test -e fio.pid || bail_out "fio did not start again: $(cat owner.out)"
 wait_for 30 fio_has_written || bail_out "fio writes nothing: $(cat fio.out)"
 
 # Started while fio writes, ends when fio has ended: what it has of the pages that
@@ -132,10 +161,6 @@ timeout 120 "$dirtytrack" copy --verify --downtime 0 --resume-cmd true \
 	fio image > copy.out 2>&1 &
 copy=$!
 
-check "fio writes to a slot while it is copied" fio_writes
-check "copy --pid pauses fio, image and memory are identical" copy_paused
-check "the copy says so" grep -q "^identical: $((mib * 256)) pages" early.out
-check "fio goes on after it" fio_writes
 check "fio ends without an error" fio_is_fine
 check "the copy that began while fio wrote ends" wait "$copy"
 check "fio finds every block of the image right" verify_image image
