@@ -73,7 +73,8 @@ fio "$@" > fio.out 2>&1 &
 tell fio.pid $!
 wait $!
 tell fio.status $?
-sleep 1000
+# In its place: a child would outlive it, and keep the slot.
+exec sleep 1000
 EOS
 
 verify_image()
