@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Narrow windows: one race a test
+ *
+ * races.c lets everything race with everything.  Here each test has few pages and
+ * few moving parts, so that one interleaving comes up as often as can be; where the
+ * order can be forced, it is.
+ */
+#include "tracked.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <linux/userfaultfd.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+/* As for races: DIRTYTRACK_RACE_SECONDS, 2 by default. */
+static double race_seconds(void)
+{
+	const char *text = getenv("DIRTYTRACK_RACE_SECONDS");
+	double seconds = text ? strtod(text, NULL) : 2;
+
+	if (!(seconds > 0 && seconds <= 3600))
+		dt_broken("DIRTYTRACK_RACE_SECONDS=%s: not a number of seconds", text);
+	return seconds;
+}
+
+/* ---- several writers of one page ---- */
+
+/*
+ * Each writer has a word in every page and counts in it.  A write that had completed
+ * before a harvest was called must be in what is copied after it.  Two writers of one
+ * page are what races.c does not have: the second finds the entry writable that the
+ * first one's fault has made so, while that fault is still being served.
+ */
+#define WRITERS		2
+#define FEW_PAGES	6
+
+enum manner {
+	PLAIN,		/* stores */
+	IN_A_BRACKET,	/* mprotect to read-write, stores, mprotect to read-only */
+};
+
+struct writer {
+	char *mem;
+	enum manner manner;
+	unsigned int id;
+	__u64 random;
+	_Atomic bool *stop;
+	_Atomic __u64 done[FEW_PAGES];
+	_Atomic __u64 writes;
+	pthread_t thread;
+};
+
+FIXTURE(words) {
+	int slot, log;
+	_Atomic bool stop;
+	char *mem[WRITERS];
+	char *view;
+	struct writer writers[WRITERS];
+	__u64 shadow[WRITERS][FEW_PAGES];
+};
+
+FIXTURE_VARIANT(words) {
+	enum manner manner;
+	bool own_mapping;	/* each writer has one */
+};
+
+FIXTURE_VARIANT_ADD(words, one_mapping) { .manner = PLAIN };
+FIXTURE_VARIANT_ADD(words, two_mappings) { .manner = PLAIN, .own_mapping = true };
+/* A writer that takes permission away from the other would end it. */
+FIXTURE_VARIANT_ADD(words, mprotect) { .manner = IN_A_BRACKET, .own_mapping = true };
+
+FIXTURE_SETUP(words)
+{
+	self->slot = test_new_slot(FEW_PAGES);
+	self->view = test_map(self->slot, 0, FEW_PAGES);
+	self->log = test_log_create(self->slot, 0);
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		self->mem[i] = i && !variant->own_mapping ? self->mem[0] :
+			       test_map(self->slot, 0, FEW_PAGES);
+		self->writers[i] = (struct writer){
+			.mem = self->mem[i],
+			.manner = variant->manner,
+			.id = i,
+			.random = 88172645463325252ULL + i * 1000003,
+			.stop = &self->stop,
+		};
+	}
+}
+
+FIXTURE_TEARDOWN(words)
+{
+	for (unsigned int i = 0; i < WRITERS; i++)
+		if (!i || variant->own_mapping)
+			test_unmap(self->mem[i], FEW_PAGES);
+	test_unmap(self->view, FEW_PAGES);
+	close(self->log);
+	close(self->slot);
+}
+
+static volatile __u64 *word_of(char *mem, unsigned int writer, __u64 page)
+{
+	return (volatile __u64 *)page_at(mem, page) + writer;
+}
+
+static void count_once(struct writer *w, __u64 page)
+{
+	__u64 n = atomic_load_explicit(&w->done[page], memory_order_relaxed) + 1;
+
+	*word_of(w->mem, w->id, page) = n;
+	/* Pairs with the acquire in words_round(). */
+	atomic_store_explicit(&w->done[page], n, memory_order_release);
+	atomic_fetch_add_explicit(&w->writes, 1, memory_order_relaxed);
+}
+
+static void *word_writer(void *arg)
+{
+	struct writer *w = arg;
+
+	while (!atomic_load_explicit(w->stop, memory_order_relaxed)) {
+		__u64 page;
+
+		w->random = w->random * 6364136223846793005ULL + 1442695040888963407ULL;
+		page = (w->random >> 33) % FEW_PAGES;
+		if (w->manner == PLAIN) {
+			count_once(w, page);
+			continue;
+		}
+		if (mprotect(w->mem, FEW_PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE))
+			dt_broken("mprotect: %s", strerror(errno));
+		count_once(w, page);
+		if (w->random >> 62)
+			count_once(w, FEW_PAGES - 1 - page);
+		if (mprotect(w->mem, FEW_PAGES * PAGE_SIZE, PROT_READ))
+			dt_broken("mprotect: %s", strerror(errno));
+	}
+	return NULL;
+}
+
+/* Harvests and copies; yields how many words lack a write that had completed. */
+static int words_round(int log, struct writer *writers, char *view,
+		       __u64 shadow[WRITERS][FEW_PAGES])
+{
+	__u64 before[WRITERS][FEW_PAGES], got = 0;
+	int lost = 0;
+
+	for (unsigned int i = 0; i < WRITERS; i++)
+		for (__u64 n = 0; n < FEW_PAGES; n++)
+			before[i][n] = atomic_load_explicit(&writers[i].done[n],
+							    memory_order_acquire);
+	if (_test_harvest_all(log, 0, 0, FEW_PAGES, &got, 0, NULL))
+		dt_broken("HARVEST: %s", strerror(errno));
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		for (__u64 n = 0; n < FEW_PAGES; n++) {
+			if (bit_test(&got, n))
+				shadow[i][n] = *word_of(view, i, n);
+			lost += shadow[i][n] < before[i][n];
+		}
+	}
+	return lost;
+}
+
+TEST_F_TIMEOUT(words, nothing_is_lost, 3700)
+{
+	double end = now() + race_seconds();
+	__u64 rounds = 0;
+	int lost = 0;
+
+	for (unsigned int i = 0; i < WRITERS; i++)
+		ASSERT_EQ(0, pthread_create(&self->writers[i].thread, NULL,
+					    word_writer, &self->writers[i]));
+	while (!lost && (now() < end || rounds < 100)) {
+		lost = words_round(self->log, self->writers, self->view, self->shadow);
+		/* At times the writers get some way before they are stopped again. */
+		if (++rounds % 4 == 0)
+			usleep(rounds % 100);
+	}
+	atomic_store(&self->stop, true);
+	for (unsigned int i = 0; i < WRITERS; i++)
+		pthread_join(self->writers[i].thread, NULL);
+	EXPECT_EQ(0, lost) {
+		TH_LOG("harvest %llu lacks a write that had completed", rounds);
+	}
+	EXPECT_EQ(0, words_round(self->log, self->writers, self->view, self->shadow));
+	for (unsigned int i = 0; i < WRITERS; i++) {
+		EXPECT_LT(100, self->writers[i].writes);
+		for (__u64 n = 0; n < FEW_PAGES; n++)
+			EXPECT_EQ(self->writers[i].done[n], self->shadow[i][n]);
+	}
+}
+
+/* ---- other races ---- */
+
+FIXTURE(window) {
+	__u64 rounds;
+};
+
+FIXTURE_SETUP(window)
+{
+	self->rounds = 0;
+}
+
+FIXTURE_TEARDOWN(window)
+{
+	TH_LOG("%llu rounds", self->rounds);
+}
+
+/* ---- a page that is held, and mapped and unmapped meanwhile ---- */
+
+struct mapper {
+	char *mem;
+	_Atomic bool stop;
+	_Atomic __u64 times;
+};
+
+static void *map_and_unmap(void *arg)
+{
+	struct mapper *m = arg;
+
+	while (!atomic_load(&m->stop)) {
+		page_read(m->mem, 0);
+		if (madvise(m->mem, PAGE_SIZE, MADV_DONTNEED))
+			dt_broken("MADV_DONTNEED: %s", strerror(errno));
+		m->times++;
+	}
+	return NULL;
+}
+
+/*
+ * A page is known to be held by its count of references, of which its mappings have
+ * one each; those come and go while the count is read.
+ */
+TEST_F_TIMEOUT(window, held_page_is_reported, 3700)
+{
+	int slot = test_new_slot(1), log, pipes[2];
+	struct mapper m = { .mem = test_map(slot, 0, 1) };
+	struct iovec iov = { .iov_base = m.mem, .iov_len = PAGE_SIZE };
+	double end = now() + race_seconds();
+	__u64 got, missing = 0;
+	pthread_t thread;
+
+	page_write(m.mem, 0, 1);
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ((ssize_t)PAGE_SIZE, vmsplice(pipes[1], &iov, 1, 0));
+	log = test_log_create(slot, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, map_and_unmap, &m));
+	while (now() < end || self->rounds < 100 || m.times < 100) {
+		got = 0;
+		test_harvest_all(log, 0, 0, 1, &got, 0);
+		missing += !got;
+		self->rounds++;
+	}
+	atomic_store(&m.stop, true);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, missing) {
+		TH_LOG("%llu of %llu harvests lack the page", missing, self->rounds);
+	}
+	test_unmap(m.mem, 1);
+	close(pipes[0]);
+	close(pipes[1]);
+	close(log);
+	close(slot);
+}
+
+/* ---- entries that fork copies ---- */
+
+struct fork_race {
+	_Atomic __u64 written;	/* the last write that has completed */
+	_Atomic __u64 harvests;
+	_Atomic bool stop;
+};
+
+static volatile __u64 *word_at(char *mem)
+{
+	return (volatile __u64 *)mem;
+}
+
+static void write_next(struct fork_race *r, char *mem)
+{
+	__u64 n = r->written + 1;
+
+	*word_at(mem) = n;
+	atomic_store(&r->written, n);
+}
+
+static void await_harvests(struct fork_race *r, __u64 n)
+{
+	for (n += r->harvests; r->harvests < n && !r->stop; )
+		usleep(100);
+}
+
+/*
+ * An entry that is dirty and read-only becomes writable by mprotect(), is copied by
+ * fork(), which makes the copy clean, and goes away.  The child writes through the
+ * copy when all that has been collected.
+ */
+static int fork_race(struct fork_race *r, int slot)
+{
+	while (!r->stop) {
+		char *mem = _test_map(slot, 0, 1);
+		pid_t pid;
+
+		if (mem == MAP_FAILED)
+			return 1;
+		write_next(r, mem);
+		if (mprotect(mem, PAGE_SIZE, PROT_READ))
+			return 2;
+		usleep(200);
+		if (mprotect(mem, PAGE_SIZE, PROT_READ | PROT_WRITE))
+			return 3;
+		pid = fork();
+		if (pid < 0)
+			return 4;
+		if (!pid) {
+			await_harvests(r, 3);
+			write_next(r, mem);
+			await_harvests(r, 2);
+			_exit(0);
+		}
+		if (munmap(mem, PAGE_SIZE) || !child_ok(pid))
+			return 5;
+	}
+	return 0;
+}
+
+TEST_F_TIMEOUT(window, copies_by_fork_are_protected, 3700)
+{
+	struct fork_race *r = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int slot = test_new_slot(1), log = test_log_create(slot, 0);
+	char *view = test_map(slot, 0, 1);
+	double end = now() + race_seconds();
+	__u64 got, before, copy = 0;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, r);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(fork_race(r, slot));
+	while (now() < end || r->written < 20) {
+		before = r->written;
+		got = 0;
+		test_harvest_all(log, 0, 0, 1, &got, 0);
+		if (got)
+			copy = *word_at(view);
+		EXPECT_LE(before, copy) {
+			TH_LOG("write %llu had completed, the copy has %llu", before,
+			       copy);
+		}
+		if (copy < before)
+			break;
+		r->harvests++;
+	}
+	self->rounds = r->written / 2;
+	r->stop = true;
+	EXPECT_TRUE(child_ok(pid));
+	test_unmap(view, 1);
+	close(log);
+	close(slot);
+	munmap(r, PAGE_SIZE);
+}
+
+/* ---- a page that is faulted in while it is released ---- */
+
+struct fault_race {
+	char *mem;
+	_Atomic __u64 go, done;	/* rounds */
+};
+
+static void *fault_in(void *arg)
+{
+	struct fault_race *r = arg;
+
+	for (__u64 round = 1; ; round++) {
+		while (r->go < round)
+			sched_yield();
+		if (r->go == UINT64_MAX)
+			return NULL;
+		*word_at(r->mem) = round;
+		r->done = round;
+	}
+}
+
+/*
+ * Whichever came first, afterwards the mapping has the page that the slot has; a
+ * mapping of the page that was released would hide all writes from everybody else.
+ */
+TEST_F_TIMEOUT(window, mapping_has_the_page_of_the_slot, 3700)
+{
+	int slot = test_new_slot(1);
+	struct fault_race r = { .mem = test_map(slot, 0, 1) };
+	double end = now() + race_seconds();
+	unsigned int seed = 1, differ = 0;
+	pthread_t thread;
+	__u64 value;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, fault_in, &r));
+	while (!differ && (now() < end || self->rounds < 100)) {
+		/* Not mapped, and with memory or without. */
+		value = ~0ULL;
+		if (rand_r(&seed) % 4)
+			ASSERT_EQ(sizeof(value), pwrite(slot, &value, sizeof(value), 0));
+		ASSERT_EQ(0, madvise(r.mem, PAGE_SIZE, MADV_DONTNEED));
+		r.go = ++self->rounds;
+		if (rand_r(&seed) % 2)
+			usleep(rand_r(&seed) % 60);
+		ASSERT_EQ(0, fallocate(slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				       0, PAGE_SIZE));
+		while (r.done < self->rounds)
+			sched_yield();
+		ASSERT_EQ(sizeof(value), pread(slot, &value, sizeof(value), 0));
+		differ += value != *word_at(r.mem);
+	}
+	r.go = UINT64_MAX;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, differ) {
+		TH_LOG("round %llu: the slot has %llu, the mapping %llu", self->rounds,
+		       value, *word_at(r.mem));
+	}
+	test_unmap(r.mem, 1);
+	close(slot);
+}
+
+/* ---- a write that waits for its data ---- */
+
+struct pwriter {
+	int slot;
+	const char *from;
+	ssize_t ret;
+};
+
+static void *pwrite_page(void *arg)
+{
+	struct pwriter *w = arg;
+
+	w->ret = pwrite(w->slot, w->from, PAGE_SIZE, PAGE_SIZE);
+	return NULL;
+}
+
+/*
+ * The second half of the data comes from a page that userfaultfd holds back.  While
+ * pwrite() waits, harvests come and go; when it has returned, the next one has the
+ * page, whatever those reported.
+ */
+TEST(pwrite_waits_for_its_data)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int slot = test_new_slot(3), uffd, log = test_log_create(slot, 0);
+	char *from = mmap(NULL, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static char data[PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
+	struct pwriter w = { .slot = slot, .from = from + PAGE_SIZE / 2 };
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)from + PAGE_SIZE, .len = PAGE_SIZE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)from + PAGE_SIZE,
+		.src = (uintptr_t)data,
+		.len = PAGE_SIZE,
+	};
+	struct uffd_msg msg;
+	pthread_t thread;
+	__u64 got = 0;
+
+	ASSERT_NE(MAP_FAILED, from);
+	memset(from, 1, PAGE_SIZE);
+	memset(data, 2, PAGE_SIZE);
+	uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (uffd < 0 && errno == ENOSYS)
+		SKIP(return, "kernel without userfaultfd");
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_API, &api));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, pwrite_page, &w));
+	ASSERT_EQ((ssize_t)sizeof(msg), read(uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(UFFD_EVENT_PAGEFAULT, msg.event);
+
+	for (int i = 0; i < 3; i++)
+		test_harvest_all(log, 0, 0, 3, &got, 0);
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_COPY, &copy));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ((ssize_t)PAGE_SIZE, w.ret);
+	got = 0;
+	test_harvest_all(log, 0, 0, 3, &got, 0);
+	EXPECT_EQ(1ULL << 1, got);
+	got = 0;
+	test_harvest_all(log, 0, 0, 3, &got, 0);
+	EXPECT_EQ(0, got);
+	close(uffd);
+	munmap(from, 2 * PAGE_SIZE);
+	close(log);
+	close(slot);
+}
+
+/* ---- a full log that starts while pages come to be ---- */
+
+#define COMING	1500U
+
+struct comer {
+	char *mem;
+	int log;
+	_Atomic __u64 written;
+};
+
+static void *write_each(void *arg)
+{
+	struct comer *c = arg;
+
+	for (__u64 n = 0; n < COMING; n++) {
+		page_write(c->mem, n, 1);
+		atomic_store(&c->written, n + 1);
+	}
+	return NULL;
+}
+
+/* Collects all the time, for its own log and whatever others there are. */
+static void *harvest_other(void *arg)
+{
+	struct comer *c = arg;
+	__u64 *got = bitmap_alloc(COMING);
+
+	while (c->written < COMING)
+		if (_test_harvest_all(c->log, 0, 0, COMING, got, 0, NULL))
+			dt_broken("HARVEST: %s", strerror(errno));
+	free(got);
+	return NULL;
+}
+
+/*
+ * Each page had memory when the log started, or was written later: either way it is
+ * in the log.
+ */
+TEST_F_TIMEOUT(window, full_log_starts_meanwhile, 3700)
+{
+	double end = now() + race_seconds();
+	unsigned int seed = 1;
+
+	for (; self->rounds < 5 || now() < end; self->rounds++) {
+		int slot = test_new_slot(COMING), log;
+		struct comer c = {
+			.mem = test_map(slot, 0, COMING),
+			.log = test_log_create(slot, 0),
+		};
+		__u64 *got = bitmap_alloc(COMING), at = rand_r(&seed) % COMING, n;
+		pthread_t threads[2];
+
+		ASSERT_EQ(0, pthread_create(&threads[0], NULL, harvest_other, &c));
+		ASSERT_EQ(0, pthread_create(&threads[1], NULL, write_each, &c));
+		while (c.written < at)
+			sched_yield();
+		log = test_log_create(slot, DIRTYTRACK_LOG_ALL_SET);
+		pthread_join(threads[0], NULL);
+		pthread_join(threads[1], NULL);
+		n = test_harvest_all(log, 0, 0, COMING, got, 0);
+		EXPECT_EQ(COMING, n) {
+			TH_LOG("round %llu: the log started when %llu pages were written",
+			       self->rounds, at);
+		}
+		free(got);
+		close(log);
+		close(c.log);
+		test_unmap(c.mem, COMING);
+		close(slot);
+		if (n != COMING)
+			break;
+	}
+}
+
+TEST_HARNESS_MAIN
