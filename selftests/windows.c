@@ -372,6 +372,123 @@ TEST_F_TIMEOUT(window, copies_by_fork_are_protected, 3700)
 	munmap(r, PAGE_SIZE);
 }
 
+/* ---- a write that lasts for several harvests, and ends during one ---- */
+
+struct long_write {
+	char *mem;
+	char *from;		/* one page, which userfaultfd holds back */
+	int uffd;
+	_Atomic __u64 done, harvests;
+	_Atomic bool stop;
+};
+
+static bool hold_back(int uffd, char *page)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)page, .len = PAGE_SIZE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &reg);
+}
+
+/* Lets go of the page, with a number in it, after two harvests have seen the write. */
+static void *deliver(void *arg)
+{
+	static __u64 data[PAGE_SIZE / sizeof(__u64)] __attribute__((aligned(PAGE_SIZE)));
+	struct long_write *w = arg;
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)w->from,
+		.src = (uintptr_t)data,
+		.len = PAGE_SIZE,
+	};
+	struct uffd_msg msg;
+
+	while (read(w->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
+		__u64 n = w->harvests + 2;
+
+		while (w->harvests < n && !w->stop)
+			sched_yield();
+		data[0] = w->done + 1;
+		usleep(data[0] * 17 % 100);
+		if (ioctl(w->uffd, UFFDIO_COPY, &copy))
+			dt_broken("UFFDIO_COPY: %s", strerror(errno));
+	}
+	return NULL;
+}
+
+/* The kernel has taken a reference to the slot's page when it faults on the data. */
+static void *write_long(void *arg)
+{
+	struct long_write *w = arg;
+	struct iovec local = { .iov_base = w->from, .iov_len = PAGE_SIZE };
+	struct iovec remote = { .iov_base = w->mem, .iov_len = PAGE_SIZE };
+	bool last;
+
+	do {
+		last = w->stop;
+		if (madvise(w->from, PAGE_SIZE, MADV_DONTNEED) ||
+		    process_vm_writev(getpid(), &local, 1, &remote, 1, 0) !=
+		    (ssize_t)PAGE_SIZE)
+			dt_broken("process_vm_writev: %s", strerror(errno));
+		atomic_store(&w->done, w->done + 1);
+	} while (!last);
+	return NULL;
+}
+
+/*
+ * A harvest that finds nobody holding the page finds what he wrote: PG_dirty is set
+ * before the reference is dropped, so it is looked at after.
+ */
+TEST_F_TIMEOUT(window, held_write_is_reported_at_its_end, 3700)
+{
+	int slot = test_new_slot(1), log = test_log_create(slot, 0);
+	struct long_write w = {
+		.mem = test_map(slot, 0, 1),
+		.from = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+		.uffd = syscall(SYS_userfaultfd, O_CLOEXEC),
+	};
+	double end = now() + race_seconds();
+	char *view = test_map(slot, 0, 1);
+	__u64 got, before, copy = 0;
+	pthread_t threads[2];
+
+	if (w.uffd < 0 && errno == ENOSYS)
+		SKIP(return, "kernel without userfaultfd");
+	ASSERT_LE(0, w.uffd);
+	ASSERT_NE(MAP_FAILED, w.from);
+	ASSERT_TRUE(hold_back(w.uffd, w.from));
+	ASSERT_EQ(0, pthread_create(&threads[0], NULL, deliver, &w));
+	ASSERT_EQ(0, pthread_create(&threads[1], NULL, write_long, &w));
+	while (now() < end || w.done < 20) {
+		before = w.done;
+		got = 0;
+		test_harvest_all(log, 0, 0, 1, &got, 0);
+		if (got)
+			copy = *word_at(view);
+		EXPECT_LE(before, copy) {
+			TH_LOG("write %llu had completed, the copy has %llu", before,
+			       copy);
+		}
+		if (copy < before)
+			break;
+		w.harvests++;
+	}
+	self->rounds = w.done;
+	w.stop = true;
+	pthread_join(threads[1], NULL);
+	pthread_cancel(threads[0]);
+	pthread_join(threads[0], NULL);
+	close(w.uffd);
+	munmap(w.from, PAGE_SIZE);
+	test_unmap(view, 1);
+	test_unmap(w.mem, 1);
+	close(log);
+	close(slot);
+}
+
 /* ---- a page that is faulted in while it is released ---- */
 
 struct fault_race {
