@@ -356,8 +356,8 @@ TEST_F(guest, vmm_dies)
 #define RACE_PAGES	192U
 /* Runs at least so long, and longer, up to a limit, if little happened. */
 #define RACE_SECONDS	1.5
-#define RACE_LIMIT	15.0
-#define RACE_HARVESTS	50
+#define RACE_LIMIT	60.0
+#define RACE_HARVESTS	20
 #define RACE_WRITES	(4 * RACE_PAGES)
 
 FIXTURE(race) {
@@ -522,7 +522,7 @@ static bool race_is_over(struct vmm *v, unsigned int writers, __u64 harvests,
 	return harvests >= RACE_HARVESTS;
 }
 
-TEST_F(race, no_write_is_lost)
+TEST_F_TIMEOUT(race, no_write_is_lost, 120)
 {
 	unsigned int writers = variant->vcpus + variant->vmm_writes;
 	struct vmm_writer host = {

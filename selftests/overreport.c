@@ -3,7 +3,7 @@
  * How many pages are reported though they hold what they held before, and whether
  * any is not reported that does not
  *
- *     overreport [-i MS] [-n SAMPLES] [-r HARVESTS] -q SOCKET SLOT
+ *     overreport [-i MS] [-n SAMPLES] [-r HARVESTS] [-t SECONDS] -q SOCKET SLOT
  *
  * Keeps a copy of a working guest's memory in the way every consumer does: copies
  * a page when the log reports it.  For a sample the guest is stopped through QMP,
@@ -14,7 +14,7 @@
  *   compared, every time.
  *
  * With -r, so many harvests run between two samples while the guest works, MS
- * apart; they look for losses.  The figure of pages reported in vain then counts
+ * apart, but none is begun after SECONDS; they look for losses.  The figure of pages reported in vain then counts
  * pages that changed between such a harvest and their copying, so it means
  * something only without -r.
  *
@@ -227,14 +227,14 @@ static unsigned long option(const char *name, const char *text, unsigned long ma
 
 int main(int argc, char **argv)
 {
-	unsigned long ms = 500, samples = 10, between = 0;
+	unsigned long ms = 500, samples = 10, between = 0, seconds = 3600;
 	struct tally first = { 0 }, racing = { 0 }, still = { 0 };
 	const char *socket_path = NULL;
 	struct watch w;
 	FILE *monitor;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "i:n:r:q:")) != -1) {
+	while ((opt = getopt(argc, argv, "i:n:r:t:q:")) != -1) {
 		switch (opt) {
 		case 'i':
 			ms = option("MS", optarg, 60000);
@@ -245,6 +245,9 @@ int main(int argc, char **argv)
 		case 'r':
 			between = option("HARVESTS", optarg, 100000);
 			break;
+		case 't':
+			seconds = option("SECONDS", optarg, 3600);
+			break;
 		case 'q':
 			socket_path = optarg;
 			break;
@@ -253,7 +256,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind != argc - 1 || !socket_path) {
-		fprintf(stderr, "usage: overreport [-i MS] [-n SAMPLES] [-r HARVESTS] -q SOCKET SLOT\n");
+		fprintf(stderr, "usage: overreport [-i MS] [-n SAMPLES] [-r HARVESTS] [-t SECONDS] -q SOCKET SLOT\n");
 		return 2;
 	}
 
@@ -263,7 +266,9 @@ int main(int argc, char **argv)
 	watch_open(&w, argv[optind]);
 	sample(&w, monitor, &first);
 	for (unsigned long i = 0; i < samples; i++) {
-		for (unsigned long k = 0; k < between; k++) {
+		time_t end = time(NULL) + seconds;
+
+		for (unsigned long k = 0; k < between && time(NULL) < end; k++) {
 			sleep_ms(ms);
 			harvest(&w, &racing);
 		}

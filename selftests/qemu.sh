@@ -146,11 +146,14 @@ measure()
 		[ "$(reported still.out lost)" = 0 ]
 }
 
+# Few harvests where interrupts between processors are slow: the guest is hit by one
+# for each run of pages.
 measure_racing()
 {
-	timeout 150 "$built/overreport" -i 20 -r 12 -n 2 -q qmp ram > racing.out 2>&1 &&
+	timeout 150 "$built/overreport" -i 20 -r 25 -n 2 -t 20 -q qmp ram \
+		> racing.out 2>&1 &&
 		[ "$(reported racing.out lost)" = 0 ] &&
-		[ "$(reported racing.out 'harvests while working')" -ge 20 ]
+		[ "$(reported racing.out 'harvests while working')" -ge 4 ]
 }
 
 little_in_vain()
