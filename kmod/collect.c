@@ -26,10 +26,11 @@
 /*
  * Runs closer than this are protected as one, which costs the look at the PTEs
  * between (they are clean and read-only, or open and due next time anyway) and
- * saves a walk, a notifier call and a TLB flush.  Not where a secondary MMU
- * follows: it drops all that it has of the run.
+ * saves a walk, a notifier call and a TLB flush.  A secondary MMU drops all that it
+ * has of the run, so where one follows, a gap must cost less to fault in again.
  */
-#define DT_RUN_GAP 512
+#define DT_RUN_GAP		512
+#define DT_RUN_GAP_NOTIFIED	8
 
 /**
  * dt_mark_written - say that the kernel has written to a page
@@ -79,6 +80,8 @@ struct dt_found {
 static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settled,
 			   struct dt_found *found)
 {
+	bool force = !settled && READ_ONCE(slot->has_notifier);
+
 	found->dirty = slot->released[word] & open;
 	found->reopen = settled ? 0 : open;
 	slot->released[word] &= ~open;
@@ -100,7 +103,7 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 		 * writes through it without setting its dirty bit, and KVM set
 		 * PG_dirty only when it took the page.  Report it next time.
 		 */
-		if (!settled)
+		if (force)
 			SetPageDirty(page);
 	}
 }
@@ -111,6 +114,13 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
 
 	list_for_each_entry(log, &slot->logs, node)
 		dt_bitmap_or(&log->bitmap, word, dirty);
+}
+
+static bool dt_protect_pages(struct dt_slot *slot, pgoff_t base, u32 first, u32 end)
+{
+	slot->protects++;
+	return dt_protect_of(slot)->run(slot->inode.i_mapping, base + first, end - first,
+					base, (unsigned long *)slot->run_dirty);
 }
 
 /*
@@ -134,17 +144,24 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 	bool settled, copied;
 	u32 word;
 
-	settled = dt_protect->run(slot->inode.i_mapping, base + first, end - first, base,
-				  (unsigned long *)slot->run_dirty);
-	copied = atomic_read(&slot->vma_copies) != copies;
-	slot->protects++;
+	settled = dt_protect_pages(slot, base, first, end);
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
-		u64 open = slot->run_open[word] & dt_word_mask(word, first, end);
-		u64 opened = dt_bitmap_word(&slot->open, group * DT_WORD_BITS + word);
-		u64 dirty = slot->run_dirty[word] & dt_word_mask(word, first, end) &
-			    (open | opened);
+		u64 mask = dt_word_mask(word, first, end);
+		u64 open = slot->run_open[word] & mask;
+		bool word_settled = settled;
+		u64 opened, dirty;
 
-		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
+		/* One page that is fought over does not leave a whole run open. */
+		if (!settled && open)
+			word_settled = dt_protect_pages(slot, base,
+							max(first, word * DT_WORD_BITS),
+							min(end, (word + 1) * DT_WORD_BITS));
+		copied = atomic_read(&slot->vma_copies) != copies;
+		opened = dt_bitmap_word(&slot->open, group * DT_WORD_BITS + word);
+		dirty = slot->run_dirty[word] & mask & (open | opened);
+
+		dt_gather_word(slot, group * DT_WORD_BITS + word, open, word_settled,
+			       &found);
 		if (copied)
 			found.reopen = open;
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
@@ -174,7 +191,7 @@ static void dt_collect_cancel(struct dt_slot *slot, u64 group, u32 from)
 static int dt_collect_group(struct dt_slot *slot, u64 group, u64 first, u64 end,
 			    const u64 *select)
 {
-	u32 gap = READ_ONCE(slot->has_notifier) ? 1 : DT_RUN_GAP;
+	u32 gap = READ_ONCE(slot->has_notifier) ? DT_RUN_GAP_NOTIFIED : DT_RUN_GAP;
 	unsigned long *open = (unsigned long *)slot->run_open;
 	u64 words = dt_bitmap_claim(&slot->open, group);
 	u32 run, run_end, next;

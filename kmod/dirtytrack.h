@@ -73,7 +73,8 @@ struct dt_slot_stats {
  * @open: pages that may be writable somewhere (see vma.c)
  * @released: a bit for each page that was released since its last collect; set
  *	under the invalidate_lock exclusive, cleared under it shared and @lock
- * @has_notifier: an mm with a secondary MMU (KVM) was granted a page; stays set
+ * @has_notifier: an mm with a secondary MMU (KVM) mapped the slot or faulted on it;
+ *	stays set
  * @vma_copies: how often a mapping was copied, by fork, split or move
  * @stats: counters of the fault path
  * @lock: serialises collects and guards what follows

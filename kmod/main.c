@@ -94,7 +94,7 @@ static int dt_ioctl_info(struct file *on, union dt_arg *arg, struct file **file)
 	info->out_max_slots = dt_slot_max();
 	info->out_max_logs = dt_log_max();
 	info->out_page_shift = PAGE_SHIFT;
-	info->out_strategy = dt_protect->id;
+	info->out_strategy = dt_protect_of(NULL)->id;
 	return 0;
 }
 

@@ -11,7 +11,7 @@
 
 static char *strategy;
 module_param(strategy, charp, 0444);
-MODULE_PARM_DESC(strategy, "how write permission is taken away: wp or zap (default: the first that this kernel has)");
+MODULE_PARM_DESC(strategy, "how write permission is taken away: wp or zap (default: wp where this kernel has it, but zap where KVM maps the slot)");
 
 static const struct dt_protect_ops *const dt_strategies[] = {
 #ifdef DT_HAVE_MAPPING_DIRTY_HELPERS
@@ -20,7 +20,24 @@ static const struct dt_protect_ops *const dt_strategies[] = {
 	&dt_protect_zap,
 };
 
-const struct dt_protect_ops *dt_protect;
+static const struct dt_protect_ops *dt_protect;
+
+/**
+ * dt_protect_of - how a slot is protected
+ * @slot: the slot; NULL for one that no secondary MMU follows
+ *
+ * Where a secondary MMU follows, the runs are exact and each pass over one makes
+ * KVM stop its vCPUs: the one pass of zap is cheaper than the four of wp, and what it
+ * leaves cannot be written through by a guest without a fault.
+ *
+ * Return: the strategy.
+ */
+const struct dt_protect_ops *dt_protect_of(const struct dt_slot *slot)
+{
+	if (!strategy && slot && READ_ONCE(slot->has_notifier))
+		return &dt_protect_zap;
+	return dt_protect;
+}
 
 /**
  * dt_protect_init - choose the strategy

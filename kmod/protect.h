@@ -35,8 +35,7 @@ extern const struct dt_protect_ops dt_protect_wp;
 #endif
 extern const struct dt_protect_ops dt_protect_zap;
 
-/* The one in use, set when the module is loaded. */
-extern const struct dt_protect_ops *dt_protect;
 int dt_protect_init(void);
+const struct dt_protect_ops *dt_protect_of(const struct dt_slot *slot);
 
 #endif

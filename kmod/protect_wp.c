@@ -31,7 +31,8 @@
 #include "compat/compat.h"
 #include "protect.h"
 
-#define DT_WP_ROUNDS 6
+/* A quiet run takes two; more do not help where writers fight over its pages. */
+#define DT_WP_ROUNDS 3
 
 static bool dt_wp_run(struct address_space *mapping, pgoff_t first, pgoff_t npages,
 		      pgoff_t base, unsigned long *dirty)

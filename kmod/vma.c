@@ -88,8 +88,6 @@ static void dt_grant(struct vm_fault *vmf, struct page *page)
 		.pfn = page_to_pfn(page),
 	};
 
-	if (mm_has_notifiers(vma->vm_mm) && !READ_ONCE(g.slot->has_notifier))
-		WRITE_ONCE(g.slot->has_notifier, true);
 	/*
 	 * -ENOMEM also means that the page table went away under us (6.12 and
 	 * later).  Either way there is nothing to undo: fault again.
@@ -125,6 +123,13 @@ static int dt_insert(struct vm_fault *vmf, struct page *page)
 	return err == -EBUSY ? 0 : err;
 }
 
+/* Remembers that a mapping of the slot is followed by a secondary MMU. */
+static void dt_note_notifier(struct dt_slot *slot, struct mm_struct *mm)
+{
+	if (mm_has_notifiers(mm) && !READ_ONCE(slot->has_notifier))
+		WRITE_ONCE(slot->has_notifier, true);
+}
+
 static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 {
 	struct dt_slot *slot = dt_file_slot(vmf->vma->vm_file);
@@ -134,6 +139,7 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	int err;
 
 	this_cpu_inc(slot->stats->faults);
+	dt_note_notifier(slot, vmf->vma->vm_mm);
 	if (vmf->pgoff >= slot->npages)
 		return VM_FAULT_SIGBUS;
 
@@ -164,7 +170,10 @@ unlock:
  */
 static vm_fault_t dt_vma_page_mkwrite(struct vm_fault *vmf)
 {
-	this_cpu_inc(dt_file_slot(vmf->vma->vm_file)->stats->faults);
+	struct dt_slot *slot = dt_file_slot(vmf->vma->vm_file);
+
+	this_cpu_inc(slot->stats->faults);
+	dt_note_notifier(slot, vmf->vma->vm_mm);
 	dt_grant(vmf, vmf->page);
 	return VM_FAULT_NOPAGE;
 }
@@ -208,5 +217,6 @@ int dt_slot_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EACCES;
 	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_NOHUGEPAGE);
 	vma->vm_ops = &dt_vm_ops;
+	dt_note_notifier(dt_file_slot(file), vma->vm_mm);
 	return 0;
 }

@@ -40,11 +40,13 @@
  *
  * - EINVAL: size is smaller than the first version of the struct, or a value is
  *   outside what its field allows.
- * - E2BIG: the part of the struct that this kernel does not know is not zero.
+ * - E2BIG: the part of the struct that this kernel does not know is not zero, or
+ *   size is more than 4096.
  * - EOPNOTSUPP: an unknown flag, or a reserved field that is not zero.
  * - EOVERFLOW: the end of a range does not fit in 64 bits.
  * - EFAULT: an address cannot be read or written.  Nothing is lost: what could
- *   not be delivered is reported again.
+ *   not be delivered is reported again.  Memory that there is nothing to be written
+ *   to is not touched, and not checked.
  * - EINTR: a signal arrived before any progress was made.
  * - ENOTTY: an unknown ioctl number, or the wrong kind of fd.
  * - ENOMEM, EMFILE, ENFILE: as everywhere.
@@ -136,12 +138,14 @@ struct dirtytrack_info {
  * touched, and charged to the memory cgroup of who touches it.  The fd is like
  * that of a regular file with mode 0600 of the caller: it can be mapped
  * (MAP_SHARED, from an fd open for writing), read, written, punched, and opened
- * again through /proc/PID/fd.  It cannot be mapped for execution.  Its size never
- * changes.
+ * again through /proc/PID/fd.  Its size never changes.  As a file it refuses: a
+ * private mapping (EINVAL), one of an fd that is not open for writing (EACCES), one
+ * for execution (EPERM), another size and preallocation beyond the end (EPERM),
+ * writing at the end (ENOSPC).
  *
  * Errors: EINVAL (length, name), EEXIST (the caller's user has a slot of that
- * name), ENOSPC (as many slots as are allowed), EFBIG (length over
- * out_max_slot_size).
+ * name; he can come to two by a chown, not by this call), ENOSPC (as many slots as are
+ * allowed), EFBIG (length over out_max_slot_size).
  */
 struct dirtytrack_slot_create {
 	__u32 size;
@@ -245,7 +249,8 @@ struct dirtytrack_slot_info {
  * Starts a log: from when the call returns, every write is in it.  Without
  * DIRTYTRACK_LOG_ALL_SET the log starts clean, which costs one pass over the
  * pages that are writable now; with it, the log starts with every page that has
- * memory, and nothing is protected before the first harvest.  The log ends with
+ * memory (and may have some that lost it lately, as holes), and nothing is protected
+ * before the first harvest.  The log ends with
  * the last reference to its file, however that goes away.
  *
  * Errors: EBADF (the slot fd is not open for writing), ENOSPC (as many logs as
@@ -275,7 +280,8 @@ struct dirtytrack_log_create {
  *	could have
  * @out_reported: pages that they reported
  *
- * The mappings are read-only and may be read at any time.  The bitmap is of
+ * The mappings are shared and read-only (EINVAL for a private one, EPERM for one that
+ * is writable) and may be read at any time.  The bitmap is of
  * __u64 words in native byte order, page n being bit n % 64 of word n / 64; bit
  * m % 64 of word m / 64 of the summary is set if word m of the bitmap is not
  * zero (it may be set when the word is zero, while a call is at work).  They show
@@ -321,8 +327,8 @@ struct dirtytrack_log_info {
  * the end, also for a signal or an address that faults after some progress.
  * Call again from @out_next.
  *
- * Errors: EINVAL (range outside the slot or empty, @bitmap unaligned), EOVERFLOW,
- * EFAULT, EINTR.
+ * Errors: EINVAL (range outside the slot or empty, @bitmap unaligned), EOVERFLOW (also
+ * if the last word of @bitmap has no address), EFAULT, EINTR.
  */
 struct dirtytrack_harvest {
 	__u32 size;
@@ -400,8 +406,8 @@ struct dirtytrack_harvest_extents {
  * @bitmap: address of __u64 words, aligned to 8 bytes, which are only read
  * @bit: number of the bit, in @bitmap, that stands for page @first
  * @out_next: page at which the call stopped: @first + @npages if it did all
- * @out_pages: CLEAR: pages that were dirty and are not any more; MERGE: pages put
- *	back
+ * @out_pages: CLEAR: pages that were dirty and are not any more; MERGE: pages that
+ *	were asked for, also those that are in the log already
  *
  * Says something about the pages of the range whose bit is set.
  *
