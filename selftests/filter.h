@@ -2,7 +2,7 @@
 /*
  * Running some of a program's tests
  *
- *	mappings mappings.fresh.dontneed 'mappings.*.punch_*'
+ *	build/selftests/mappings 'mappings.fresh.*' 'mappings.*.punch_*'
  *
  * runs the tests whose names, as printed in the results, match one of the patterns;
  * without arguments, all.  Old kernels' harnesses cannot; those that can leave

@@ -1077,8 +1077,9 @@ static __u64 pagemap(struct __test_metadata *_metadata, const void *addr)
 	__u64 entry;
 
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(sizeof(entry), pread(fd, &entry, sizeof(entry),
-		  ((uintptr_t)addr >> DIRTYTRACK_PAGE_SHIFT) * sizeof(entry)));
+	ASSERT_EQ(sizeof(entry),
+		  pread(fd, &entry, sizeof(entry),
+			((uintptr_t)addr >> DIRTYTRACK_PAGE_SHIFT) * sizeof(entry)));
 	close(fd);
 	return entry;
 }

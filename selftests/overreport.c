@@ -14,9 +14,9 @@
  *   compared, every time.
  *
  * With -r, so many harvests run between two samples while the guest works, MS
- * apart, but none is begun after SECONDS; they look for losses.  The figure of pages reported in vain then counts
- * pages that changed between such a harvest and their copying, so it means
- * something only without -r.
+ * apart, but none is begun after SECONDS; they look for losses.  The figure of
+ * pages reported in vain then counts pages that changed between such a harvest and
+ * their copying, so it means something only without -r.
  *
  * Prints one "key: value" a line; fails if a page was lost or nothing happened.
  */

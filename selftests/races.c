@@ -1073,8 +1073,8 @@ TEST_F_TIMEOUT(races, nothing_is_lost, 15000)
 
 		pthread_join(c->thread, NULL);
 		fprintf(stderr, "# writes %llu, storms %llu; log %u: harvests %llu, pages reported %llu, lost %llu, over-reported %llu\n",
-		       writes, storms, i, (unsigned long long)c->rounds,
-		       c->reported, c->lost + c->differ, c->again);
+			writes, storms, i, (unsigned long long)c->rounds,
+			c->reported, c->lost + c->differ, c->again);
 		EXPECT_EQ(0, c->error);
 		EXPECT_LE(FLOOR_ROUNDS, c->rounds) {
 			TH_LOG("log %u: too few harvests to prove anything", i);

@@ -101,7 +101,7 @@ static void *setter_main(void *arg)
 			 * not need the one after the first.
 			 */
 			if (i % 2) {
-				smp_mb();
+				smp_mb();	/* pairs with the claim's */
 				call[i].after = atomic_load(&r->started) + 1;
 				call[i - 1].after = call[i].after;
 			}
