@@ -150,14 +150,19 @@ struct dt_log {
 	u64 select[DT_WORD_BITS];
 };
 
+/* slotfs.c */
+int dt_slotfs_init(void);
+void dt_slotfs_exit(void);
+struct dt_slot *dt_slotfs_alloc(u64 length);
+struct file *dt_slotfs_open(struct dt_slot *slot);
+
 /* slot.c */
-extern const struct file_operations dt_slot_fops;
-int dt_slot_init(void);
 void dt_slot_exit(void);
 struct file *dt_slot_create(u64 length, const char *name, u32 *out_id);
 struct file *dt_slot_open(u32 id);
 struct file *dt_slot_open_by_name(const char *name);
 int dt_slot_next(u32 id, u32 *out_id);
+void dt_slot_free(struct dt_slot *slot);
 void dt_slot_info(struct dt_slot *slot, struct dirtytrack_slot_info *info);
 u32 dt_slot_max(void);
 u64 dt_slot_max_size(void);

@@ -385,18 +385,19 @@ static int __init dt_init(void)
 	err = dt_protect_init();
 	if (err)
 		return err;
-	err = dt_slot_init();
+	err = dt_slotfs_init();
 	if (err)
 		return err;
 	err = misc_register(&dt_device);
 	if (err)
-		dt_slot_exit();
+		dt_slotfs_exit();
 	return err;
 }
 
 static void __exit dt_exit(void)
 {
 	misc_deregister(&dt_device);
+	dt_slotfs_exit();
 	dt_slot_exit();
 }
 
