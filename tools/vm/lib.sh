@@ -5,7 +5,8 @@
 
 VM_TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 VM_TOP=$(cd "$VM_TOOLS/../.." && pwd)
-VM_BUILD=$VM_TOP/build/vm
+# Another tree's, if it is a link: kernels remember where they were unpacked.
+VM_BUILD=$(readlink -m "$VM_TOP/build/vm")
 
 # Exit status of tools/vm/run for everything that is not the command's own.
 VM_FAILED=125
