@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The smallest VMM that can make a guest write where a test wants it
+ * The smallest VMM that can make a guest write where a test or benchmark wants it
  *
  *     guest physical memory
  *     0x00000000  64 KiB  control: guest code and what it talks through; plain
  *                         anonymous memory, which nothing tracks
- *     VMM_RAM     ...     regions of the slot under test, as the test sets them
+ *     VMM_RAM     ...     regions of what is under test, as its user sets them
  *
  * The guest runs in protected mode without paging, so its addresses are
  * physical, and takes its parameters in registers.  It leaves only by HLT: exits
@@ -14,10 +14,18 @@
 #ifndef DIRTYTRACK_KVM_VMM_H
 #define DIRTYTRACK_KVM_VMM_H
 
-#include "dirtytrack_test.h"
-
+#include <errno.h>
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define VMM_CONTROL_SIZE	0x10000U
 #define VMM_RAM			0x10000000U
@@ -26,6 +34,7 @@
 /* Where things are in the control memory, as offsets and guest addresses. */
 #define VMM_CODE		0x0000U
 #define VMM_STOP		0x1000U
+#define VMM_SPIN		0x1100U
 #define VMM_LIST		0x2000U
 #define VMM_LIST_LEN		((VMM_PUBLISHED - VMM_LIST) / 4)
 #define VMM_PUBLISHED		0x8000U
@@ -38,9 +47,13 @@
  * guest_count: until the word at EBP is not zero, for each of ECX pages from EBX
  * on: increments the word at EBX, then stores its value into the array at ESI.  A
  * value in the array was therefore in the page before.
+ *
+ * guest_spin: the same without the array, for speed: ESI points to a struct
+ * vmm_spin, whose stop word ends it.
  */
 asm(".pushsection .rodata\n"
-"	.globl guest_code, guest_write, guest_read, guest_count, guest_code_end\n"
+"	.globl guest_code, guest_write, guest_read, guest_count, guest_spin\n"
+"	.globl guest_code_end\n"
 "	.code32\n"
 "guest_code:\n"
 "guest_write:\n"
@@ -74,12 +87,49 @@ asm(".pushsection .rodata\n"
 "	cmpl	$0, (%ebp)\n"
 "	je	guest_count\n"
 "	hlt\n"
+"guest_spin:\n"
+"	rdtsc\n"
+"	mov	%eax, %edi\n"
+"1:	mov	12(%esi), %ebx\n"
+"	mov	16(%esi), %ecx\n"
+"2:	incl	(%ebx)\n"
+"	incl	(%esi)\n"
+"	rdtsc\n"
+"	mov	%eax, %edx\n"
+"	sub	%edi, %edx\n"
+"	mov	%eax, %edi\n"
+"	cmp	%edx, 4(%esi)\n"
+"	jae	3f\n"
+"	mov	%edx, 4(%esi)\n"
+"3:	cmpl	$0, 8(%esi)\n"
+"	jne	4f\n"
+"	add	$4096, %ebx\n"
+"	dec	%ecx\n"
+"	jnz	2b\n"
+"	jmp	1b\n"
+"4:	hlt\n"
 "guest_code_end:\n"
 "	.code64\n"
 "	.popsection\n");
 
 extern const char guest_code[], guest_write[], guest_read[], guest_count[];
-extern const char guest_code_end[];
+extern const char guest_spin[], guest_code_end[];
+
+/**
+ * struct vmm_spin - what guest_spin is told, and tells
+ * @writes: pages written, one store each; wraps around
+ * @longest: most ticks of the TSC between two stores, if less than 2^32
+ * @stop: set to not zero to end it
+ * @addr: guest address of the first page
+ * @npages: how many pages; after the last comes the first
+ */
+struct vmm_spin {
+	__u32 writes;
+	__u32 longest;
+	__u32 stop;
+	__u32 addr;
+	__u32 npages;
+};
 
 struct vcpu {
 	int fd;
@@ -159,8 +209,11 @@ static inline int vcpu_protected_mode(struct vcpu *c)
 	return ioctl(c->fd, KVM_SET_SREGS, &sregs);
 }
 
-/* 0, or -1 with errno and *@what naming the step that failed. */
-static inline int vmm_open(struct vmm *v, unsigned int nvcpus, const char **what)
+/*
+ * A machine without vCPUs: 0, or -1 with errno and *@what naming the step that
+ * failed.
+ */
+static inline int vmm_create(struct vmm *v, const char **what)
 {
 	memset(v, 0, sizeof(*v));
 	*what = "open /dev/kvm";
@@ -178,27 +231,39 @@ static inline int vmm_open(struct vmm *v, unsigned int nvcpus, const char **what
 	if (v->control == MAP_FAILED)
 		return -1;
 	memcpy(v->control + VMM_CODE, guest_code, guest_code_end - guest_code);
-	if (vmm_set_region(v, 0, 0, 0, v->control, VMM_CONTROL_SIZE))
+	return vmm_set_region(v, 0, 0, 0, v->control, VMM_CONTROL_SIZE);
+}
+
+/* Likewise. */
+static inline int vmm_add_vcpu(struct vmm *v, const char **what)
+{
+	struct vcpu *c = &v->vcpus[v->nvcpus];
+
+	*what = "KVM_CREATE_VCPU";
+	c->fd = ioctl(v->vm, KVM_CREATE_VCPU, v->nvcpus);
+	if (c->fd < 0)
 		return -1;
+	*what = "mmap of a vCPU";
+	c->run_size = ioctl(v->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	c->run = mmap(NULL, c->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		      c->fd, 0);
+	if (c->run == MAP_FAILED)
+		return -1;
+	*what = "KVM_SET_SREGS";
+	if (vcpu_protected_mode(c))
+		return -1;
+	v->nvcpus++;
+	return 0;
+}
 
-	for (unsigned int i = 0; i < nvcpus; i++) {
-		struct vcpu *c = &v->vcpus[i];
-
-		*what = "KVM_CREATE_VCPU";
-		c->fd = ioctl(v->vm, KVM_CREATE_VCPU, i);
-		if (c->fd < 0)
+/* Likewise, with all its vCPUs. */
+static inline int vmm_open(struct vmm *v, unsigned int nvcpus, const char **what)
+{
+	if (vmm_create(v, what))
+		return -1;
+	while (v->nvcpus < nvcpus)
+		if (vmm_add_vcpu(v, what))
 			return -1;
-		*what = "mmap of a vCPU";
-		c->run_size = ioctl(v->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-		c->run = mmap(NULL, c->run_size, PROT_READ | PROT_WRITE,
-			      MAP_SHARED, c->fd, 0);
-		if (c->run == MAP_FAILED)
-			return -1;
-		*what = "KVM_SET_SREGS";
-		if (vcpu_protected_mode(c))
-			return -1;
-		v->nvcpus++;
-	}
 	return 0;
 }
 
@@ -265,6 +330,11 @@ static inline volatile __u32 *vmm_list(struct vmm *v)
 static inline volatile __u32 *vmm_stop(struct vmm *v)
 {
 	return (volatile __u32 *)(v->control + VMM_STOP);
+}
+
+static inline volatile struct vmm_spin *vmm_spin(struct vmm *v, unsigned int vcpu)
+{
+	return (volatile struct vmm_spin *)(v->control + VMM_SPIN) + vcpu;
 }
 
 /* What a vCPU says that it has written: one word a page. */
