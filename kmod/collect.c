@@ -48,6 +48,8 @@ void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page)
 	SetPageDirty(page);
 	smp_mb__after_atomic();		/* pairs with the collect's xchg of the word */
 	dt_bitmap_set(&slot->open, pgoff);
+	if (dt_rings_push(slot, pgoff))
+		dt_rings_wake(slot);
 }
 
 /*
@@ -166,6 +168,7 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 			found.reopen = open;
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
 		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word, found.reopen);
+		dt_rings_push_word(slot, group * DT_WORD_BITS + word, found.reopen);
 		slot->collected += hweight64(open);
 	}
 }

@@ -22,6 +22,8 @@
 #include <uapi/linux/dirtytrack.h>
 
 #include "bitmap.h"
+#include "limit.h"
+#include "ring.h"
 
 #if !defined(CONFIG_64BIT) || PAGE_SHIFT != DIRTYTRACK_PAGE_SHIFT
 #error "dirtytrack needs a 64-bit kernel with pages of 4 KiB"
@@ -77,6 +79,10 @@ struct dt_slot_stats {
  *	stays set
  * @vma_copies: how often a mapping was copied, by fork, split or move
  * @stats: counters of the fault path
+ * @ring_lock: guards the rings
+ * @rings: rings of the logs that have one
+ * @nrings: their number
+ * @limit: how fast pages may become dirty
  * @lock: serialises collects and guards what follows
  * @logs: all logs
  * @nlogs: their number
@@ -87,8 +93,10 @@ struct dt_slot_stats {
  *
  * Lock order: mmap_lock or VMA lock (of a fault) -> invalidate_lock
  *	dt_log.lock -> dt_slot.lock -> invalidate_lock -> i_mmap_rwsem -> page
- *	table lock.  None but mmap_lock and dt_log.lock is held across a copy to or
- *	from user memory, which may be the slot itself.
+ *	table lock -> ring_lock -> wait queue of a ring
+ *	dt_slot.lock -> dt_limit.lock
+ * None but mmap_lock and dt_log.lock is held across a copy to or from user memory,
+ * which may be the slot itself.
  */
 struct dt_slot {
 	struct inode inode;
@@ -102,6 +110,10 @@ struct dt_slot {
 	bool has_notifier;
 	atomic_t vma_copies;
 	struct dt_slot_stats __percpu *stats;
+	spinlock_t ring_lock;		/* the rings */
+	struct list_head rings;
+	u32 nrings;
+	struct dt_limit limit;
 
 	struct mutex lock;		/* collects, and what follows */
 	struct list_head logs;
@@ -128,6 +140,8 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
  * @node: in the slot's list, under its lock
  * @bitmap: dirty pages; collects of any log of the slot set bits, harvests of
  *	this one take them
+ * @ring: its ring, if it has one
+ * @rate: its dirty-rate limit, pages a second, under the slot's lock
  * @lock: one harvest at a time: two at once could each miss what the other has
  *	taken and not delivered yet.  Guards what follows.
  * @harvests: calls
@@ -141,6 +155,8 @@ struct dt_log {
 	struct dt_slot *slot;
 	struct list_head node;
 	struct dt_bitmap bitmap;
+	struct dt_ring ring;
+	u64 rate;
 	struct mutex lock;		/* harvests, and what follows */
 	u64 harvests;
 	u64 reported;
@@ -197,7 +213,7 @@ int dt_collect_select(struct dt_slot *slot, u64 group, const u64 *select);
 int dt_collect_all(struct dt_slot *slot);
 
 /* log.c */
-struct file *dt_log_create(struct dt_slot *slot, bool all_set);
+struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries);
 void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info);
 struct dt_log *dt_file_log(struct file *file);
 u32 dt_log_max(void);

@@ -91,6 +91,8 @@ ssize_t dt_file_write_iter(struct kiocb *iocb, struct iov_iter *from)
 
 		if (iocb->ki_pos >= size)
 			return done ? done : -ENOSPC;
+		if (dt_limit_write(slot, pgoff))
+			return done ? done : -EINTR;
 		page = dt_page_hold(slot, pgoff, true);
 		if (IS_ERR_OR_NULL(page))
 			return done ? done : page ? PTR_ERR(page) : -ENOMEM;

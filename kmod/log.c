@@ -9,6 +9,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/module.h>
+#include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
@@ -43,6 +44,7 @@ static size_t dt_log_summary_size(struct dt_log *log)
 
 static void dt_log_free(struct dt_log *log)
 {
+	dt_ring_destroy(&log->ring);
 	vfree(log->bitmap.words);
 	vfree(log->bitmap.summary);
 	iput(&log->slot->inode);
@@ -54,32 +56,59 @@ static int dt_log_release(struct inode *inode, struct file *file)
 	struct dt_log *log = file->private_data;
 	struct dt_slot *slot = log->slot;
 
+	dt_rings_del(slot, &log->ring);
 	mutex_lock(&slot->lock);
 	if (!list_empty(&log->node)) {
 		list_del(&log->node);
 		slot->nlogs--;
+		dt_limit_update(slot);
 	}
 	mutex_unlock(&slot->lock);
 	dt_log_free(log);
 	return 0;
 }
 
-/* The file: the words, then the summary. */
+static size_t dt_log_ring_offset(struct dt_log *log)
+{
+	return dt_log_words_size(log) + dt_log_summary_size(log);
+}
+
+static size_t dt_log_control_offset(struct dt_log *log)
+{
+	return dt_log_ring_offset(log) + dt_ring_size(&log->ring);
+}
+
+/* What the file has at an offset: words, summary, ring, control page. */
+static void *dt_log_memory(struct dt_log *log, size_t offset)
+{
+	const struct {
+		void *memory;
+		size_t size;
+	} parts[] = {
+		{ log->bitmap.words, dt_log_words_size(log) },
+		{ log->bitmap.summary, dt_log_summary_size(log) },
+		{ log->ring.shared, dt_ring_size(&log->ring) },
+		{ log->ring.control, log->ring.nr ? PAGE_SIZE : 0 },
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (offset < parts[i].size)
+			return parts[i].memory + offset;
+		offset -= parts[i].size;
+	}
+	return NULL;
+}
+
 static vm_fault_t dt_log_fault(struct vm_fault *vmf)
 {
 	struct dt_log *log = vmf->vma->vm_file->private_data;
-	size_t offset = (size_t)vmf->pgoff << PAGE_SHIFT;
-	size_t words = dt_log_words_size(log);
-	struct page *page;
+	void *memory = dt_log_memory(log, (size_t)vmf->pgoff << PAGE_SHIFT);
 
-	if (offset < words)
-		page = vmalloc_to_page((void *)log->bitmap.words + offset);
-	else if (offset - words < dt_log_summary_size(log))
-		page = vmalloc_to_page((void *)log->bitmap.summary + offset - words);
-	else
+	if (!memory)
 		return VM_FAULT_SIGBUS;
-	get_page(page);
-	vmf->page = page;
+	vmf->page = vmalloc_to_page(memory);
+	get_page(vmf->page);
 	return 0;
 }
 
@@ -87,17 +116,37 @@ static const struct vm_operations_struct dt_log_vm_ops = {
 	.fault = dt_log_fault,
 };
 
+/* Is a mapping of the consumer's page and nothing else? */
+static bool dt_log_maps_control(struct dt_log *log, struct vm_area_struct *vma)
+{
+	return log->ring.nr && vma_pages(vma) == 1 &&
+	       vma->vm_pgoff == dt_log_control_offset(log) >> PAGE_SHIFT;
+}
+
 static int dt_log_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	/* Page permissions are the trust boundary: it is read-only for good. */
-	if (vma->vm_flags & VM_WRITE)
-		return -EPERM;
-	vm_flags_clear(vma, VM_MAYWRITE);
+	if (!dt_log_maps_control(file->private_data, vma)) {
+		if (vma->vm_flags & VM_WRITE)
+			return -EPERM;
+		vm_flags_clear(vma, VM_MAYWRITE);
+	}
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
 	vma->vm_ops = &dt_log_vm_ops;
 	return 0;
+}
+
+static __poll_t dt_log_poll(struct file *file, poll_table *wait)
+{
+	struct dt_log *log = file->private_data;
+
+	if (!log->ring.nr)
+		return EPOLLERR;
+	poll_wait(file, &log->ring.wait, wait);
+	smp_mb();		/* pairs with wq_has_sleeper() of dt_rings_wake() */
+	return dt_ring_ready(&log->ring) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
 static void dt_log_show_fdinfo(struct seq_file *m, struct file *file)
@@ -110,6 +159,8 @@ static void dt_log_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "log_dirty:\t%llu\n", info.out_dirty);
 	seq_printf(m, "log_harvests:\t%llu\n", info.out_harvests);
 	seq_printf(m, "log_reported:\t%llu\n", info.out_reported);
+	seq_printf(m, "log_overflows:\t%llu\n", info.out_overflows);
+	seq_printf(m, "log_rate:\t%llu\n", info.out_rate);
 }
 
 static const struct file_operations dt_log_fops = {
@@ -117,6 +168,7 @@ static const struct file_operations dt_log_fops = {
 	.release = dt_log_release,
 	.llseek = noop_llseek,
 	.mmap = dt_log_mmap,
+	.poll = dt_log_poll,
 	.unlocked_ioctl = dt_log_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.show_fdinfo = dt_log_show_fdinfo,
@@ -133,7 +185,7 @@ struct dt_log *dt_file_log(struct file *file)
 	return file->private_data;
 }
 
-static struct dt_log *dt_log_alloc(struct dt_slot *slot)
+static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 {
 	struct dt_log *log = kzalloc(sizeof(*log), GFP_KERNEL_ACCOUNT);
 	void *words, *summary;
@@ -150,7 +202,7 @@ static struct dt_log *dt_log_alloc(struct dt_slot *slot)
 	summary = __vmalloc(PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64)),
 			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	dt_bitmap_init(&log->bitmap, slot->npages, words, summary);
-	if (!words || !summary) {
+	if (dt_ring_init(&log->ring, ring_entries) || !words || !summary) {
 		dt_log_free(log);
 		return NULL;
 	}
@@ -168,6 +220,7 @@ static int dt_log_publish(struct dt_log *log)
 	} else {
 		list_add_tail(&log->node, &slot->logs);
 		slot->nlogs++;
+		dt_rings_add(slot, &log->ring);
 	}
 	mutex_unlock(&slot->lock);
 	return err;
@@ -202,20 +255,25 @@ static int dt_log_fill(struct dt_log *log)
  * dt_log_create - start a log
  * @slot: the slot
  * @all_set: start with every page that has memory, instead of none
+ * @ring_entries: size of its ring, 0 for none
  *
  * A clean start collects what was written so far for the logs that exist, and
  * then joins them: a write in between is in the new log, too, no later one is
  * missed.
  *
- * Return: a file of the log; ENOSPC, EINTR, ENOMEM.
+ * Return: a file of the log; EINVAL (size of the ring), ENOSPC, EINTR, ENOMEM.
  */
-struct file *dt_log_create(struct dt_slot *slot, bool all_set)
+struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries)
 {
 	struct dt_log *log;
 	struct file *file;
 	int err;
 
-	log = dt_log_alloc(slot);
+	if (ring_entries && (!is_power_of_2(ring_entries) ||
+			     ring_entries < DIRTYTRACK_RING_MIN_ENTRIES ||
+			     ring_entries > dt_ring_max()))
+		return ERR_PTR(-EINVAL);
+	log = dt_log_alloc(slot, ring_entries);
 	if (!log)
 		return ERR_PTR(-ENOMEM);
 	file = anon_inode_getfile("[dirtytrack-log]", &dt_log_fops, log,
@@ -253,4 +311,10 @@ void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info)
 	info->out_dirty = dt_bitmap_count(&log->bitmap);
 	info->out_harvests = READ_ONCE(log->harvests);
 	info->out_reported = READ_ONCE(log->reported);
+	info->out_ring_offset = log->ring.nr ? dt_log_ring_offset(log) : 0;
+	info->out_ring_size = dt_ring_size(&log->ring);
+	info->out_control_offset = log->ring.nr ? dt_log_control_offset(log) : 0;
+	info->out_control_size = log->ring.nr ? PAGE_SIZE : 0;
+	info->out_overflows = dt_ring_overflows(&log->ring);
+	info->out_rate = READ_ONCE(log->rate);
 }

@@ -31,25 +31,29 @@ union dt_arg {
 	struct dirtytrack_harvest_extents harvest_extents;
 	struct dirtytrack_bitmap bitmap;
 	struct dirtytrack_ranges ranges;
+	struct dirtytrack_limit limit;
 };
 
 /*
  * The layout is for ever: a size here changes only by a struct that grows, and then
  * the row's min keeps the old one.
  */
-static_assert(sizeof(struct dirtytrack_info) == 40);
+static_assert(sizeof(struct dirtytrack_info) == 48);
 static_assert(sizeof(struct dirtytrack_slot_create) == 56);
 static_assert(sizeof(struct dirtytrack_slot_next) == 16);
 static_assert(sizeof(struct dirtytrack_slot_open) == 48);
-static_assert(sizeof(struct dirtytrack_slot_info) == 104);
+static_assert(sizeof(struct dirtytrack_slot_info) == 128);
 static_assert(sizeof(struct dirtytrack_log_create) == 16);
-static_assert(sizeof(struct dirtytrack_log_info) == 80);
+static_assert(sizeof(struct dirtytrack_log_info) == 128);
 static_assert(sizeof(struct dirtytrack_harvest) == 64);
 static_assert(sizeof(struct dirtytrack_extent) == 16);
 static_assert(sizeof(struct dirtytrack_harvest_extents) == 56);
 static_assert(sizeof(struct dirtytrack_bitmap) == 56);
 static_assert(sizeof(struct dirtytrack_range) == 16);
 static_assert(sizeof(struct dirtytrack_ranges) == 40);
+static_assert(sizeof(struct dirtytrack_limit) == 16);
+static_assert(sizeof(struct dirtytrack_ring) == 24);
+static_assert(sizeof(struct dirtytrack_ring_control) == 24);
 
 /**
  * struct dt_ioctl - an ioctl
@@ -89,12 +93,14 @@ static int dt_ioctl_info(struct file *on, union dt_arg *arg, struct file **file)
 {
 	struct dirtytrack_info *info = &arg->info;
 
-	info->out_features = 0;
+	info->out_features = DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT;
 	info->out_max_slot_size = dt_slot_max_size();
 	info->out_max_slots = dt_slot_max();
 	info->out_max_logs = dt_log_max();
 	info->out_page_shift = PAGE_SHIFT;
 	info->out_strategy = dt_protect_of(NULL)->id;
+	info->out_max_ring_entries = dt_ring_max();
+	info->out_reserved = 0;
 	return 0;
 }
 
@@ -166,19 +172,18 @@ static int dt_ioctl_log_create(struct file *on, union dt_arg *arg, struct file *
 {
 	struct dirtytrack_log_create *create = &arg->log_create;
 
-	if (create->reserved)
-		return -EOPNOTSUPP;
 	/* A log slows writers down: it is for who may write. */
 	if (!(on->f_mode & FMODE_WRITE))
 		return -EBADF;
-	*file = dt_log_create(dt_file_slot(on), create->flags & DIRTYTRACK_LOG_ALL_SET);
+	*file = dt_log_create(dt_file_slot(on), create->flags & DIRTYTRACK_LOG_ALL_SET,
+			      create->ring_entries);
 	return PTR_ERR_OR_ZERO(*file);
 }
 
 static const struct dt_ioctl dt_slot_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_SLOT_INFO, dirtytrack_slot_info, out_protects,
 		 dt_ioctl_slot_info),
-	DT_IOCTL(DIRTYTRACK_LOG_CREATE, dirtytrack_log_create, reserved,
+	DT_IOCTL(DIRTYTRACK_LOG_CREATE, dirtytrack_log_create, ring_entries,
 		 dt_ioctl_log_create,
 		 .flags = DIRTYTRACK_LOG_ALL_SET,
 		 .out_fd = offsetof(struct dirtytrack_log_create, out_fd)),
@@ -232,6 +237,11 @@ static int dt_ioctl_merge_ranges(struct file *on, union dt_arg *arg, struct file
 	return dt_select_ranges(dt_file_log(on), &arg->ranges, false);
 }
 
+static int dt_ioctl_limit(struct file *on, union dt_arg *arg, struct file **file)
+{
+	return dt_limit_set(dt_file_log(on), arg->limit.rate);
+}
+
 static const struct dt_ioctl dt_log_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_LOG_INFO, dirtytrack_log_info, out_reported,
 		 dt_ioctl_log_info),
@@ -250,6 +260,7 @@ static const struct dt_ioctl dt_log_ioctls[] = {
 		 .locked = true),
 	DT_IOCTL(DIRTYTRACK_LOG_MERGE_RANGES, dirtytrack_ranges, out_pages,
 		 dt_ioctl_merge_ranges, .locked = true),
+	DT_IOCTL(DIRTYTRACK_LOG_LIMIT, dirtytrack_limit, rate, dt_ioctl_limit),
 };
 
 /* All of them ------------------------------------------------------------------ */

@@ -26,6 +26,8 @@ static const struct dt_protect_ops *dt_protect;
  * dt_protect_of - how a slot is protected
  * @slot: the slot; NULL for one that no secondary MMU follows
  *
+ * With a limit every write has to come to .fault, whatever the parameter says.
+ *
  * Where a secondary MMU follows, the runs are exact and each pass over one makes
  * KVM stop its vCPUs: the one pass of zap is cheaper than the four of wp, and what it
  * leaves cannot be written through by a guest without a fault.
@@ -34,6 +36,8 @@ static const struct dt_protect_ops *dt_protect;
  */
 const struct dt_protect_ops *dt_protect_of(const struct dt_slot *slot)
 {
+	if (slot && READ_ONCE(slot->limit.rate))
+		return &dt_protect_zap;
 	if (!strategy && slot && READ_ONCE(slot->has_notifier))
 		return &dt_protect_zap;
 	return dt_protect;

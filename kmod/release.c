@@ -34,6 +34,8 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 		list_add(&page->lru, &pages);
 		slot->released[pgoff / DT_WORD_BITS] |= 1ULL << (pgoff % DT_WORD_BITS);
 		dt_bitmap_set(&slot->open, pgoff);
+		dt_rings_push_word(slot, pgoff / DT_WORD_BITS,
+				   1ULL << (pgoff % DT_WORD_BITS));
 	}
 	if (!list_empty(&pages)) {
 		unmap_mapping_pages(mapping, first, end - first, false);

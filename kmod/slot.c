@@ -287,7 +287,12 @@ void dt_slot_info(struct dt_slot *slot, struct dirtytrack_slot_info *info)
 	info->out_reserved = 0;
 	info->out_collected = slot->collected;
 	info->out_protects = slot->protects;
+	info->out_rate = slot->limit.rate;
 	mutex_unlock(&slot->lock);
+	spin_lock(&slot->limit.lock);
+	info->out_throttles = slot->limit.throttles;
+	info->out_throttled_ns = slot->limit.throttled_ns;
+	spin_unlock(&slot->limit.lock);
 }
 
 /**

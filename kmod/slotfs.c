@@ -112,6 +112,9 @@ static struct inode *dt_alloc_inode(struct super_block *sb)
 	       sizeof(*slot) - sizeof(slot->inode));
 	mutex_init(&slot->lock);
 	INIT_LIST_HEAD(&slot->logs);
+	spin_lock_init(&slot->ring_lock);
+	INIT_LIST_HEAD(&slot->rings);
+	dt_limit_init(&slot->limit);
 	return &slot->inode;
 }
 

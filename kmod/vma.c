@@ -47,6 +47,7 @@ struct dt_grant {
 	struct dt_slot *slot;
 	pgoff_t pgoff;
 	unsigned long pfn;
+	bool wake;
 };
 
 static int dt_grant_pte(pte_t *ptep, unsigned long addr, void *data)
@@ -65,6 +66,7 @@ static int dt_grant_pte(pte_t *ptep, unsigned long addr, void *data)
 		return 0;
 
 	dt_bitmap_set(&g->slot->open, g->pgoff);
+	g->wake = dt_rings_push(g->slot, g->pgoff);
 	/* From the old one, which may be dirty: a dirty bit is never dropped. */
 	pte = pte_mkdirty(pte_mkyoung(pte_mkwrite_novma(pte)));
 	set_pte_at(vma->vm_mm, addr, ptep, pte);
@@ -93,6 +95,8 @@ static void dt_grant(struct vm_fault *vmf, struct page *page)
 	 * later).  Either way there is nothing to undo: fault again.
 	 */
 	apply_to_page_range(vma->vm_mm, vmf->address, PAGE_SIZE, dt_grant_pte, &g);
+	if (g.wake)
+		dt_rings_wake(g.slot);
 }
 
 static int dt_clear_marker(pte_t *ptep, unsigned long addr, void *data)
@@ -142,6 +146,12 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	dt_note_notifier(slot, vmf->vma->vm_mm);
 	if (vmf->pgoff >= slot->npages)
 		return VM_FAULT_SIGBUS;
+	if (vmf->flags & FAULT_FLAG_WRITE) {
+		ret = dt_limit_fault(slot, vmf);
+		if (ret)
+			return ret;
+		ret = VM_FAULT_NOPAGE;
+	}
 
 	/* Keeps the page in the slot until its PTE can be found and zapped. */
 	filemap_invalidate_lock_shared(mapping);
@@ -174,7 +184,10 @@ static vm_fault_t dt_vma_page_mkwrite(struct vm_fault *vmf)
 
 	this_cpu_inc(slot->stats->faults);
 	dt_note_notifier(slot, vmf->vma->vm_mm);
-	dt_grant(vmf, vmf->page);
+	if (dt_limit_pass(slot, vmf->pgoff))
+		dt_grant(vmf, vmf->page);
+	else			/* to .fault, which can wait: see limit.c */
+		unmap_mapping_pages(slot->inode.i_mapping, vmf->pgoff, 1, false);
 	return VM_FAULT_NOPAGE;
 }
 

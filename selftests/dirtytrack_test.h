@@ -58,7 +58,7 @@ struct dt_call {
 	unsigned long cmd;
 	const char *name;
 	size_t size;
-	struct dt_field out[12];
+	struct dt_field out[24];
 };
 
 #define DT_OUT(type, field) \
@@ -73,6 +73,8 @@ static const struct dt_call dt_calls[] = {
 			DT_OUT(dirtytrack_info, out_max_logs),
 			DT_OUT(dirtytrack_info, out_page_shift),
 			DT_OUT(dirtytrack_info, out_strategy),
+			DT_OUT(dirtytrack_info, out_max_ring_entries),
+			DT_OUT(dirtytrack_info, out_reserved),
 		}
 	}, {
 		DIRTYTRACK_SLOT_CREATE, "SLOT_CREATE",
@@ -104,6 +106,9 @@ static const struct dt_call dt_calls[] = {
 			DT_OUT(dirtytrack_slot_info, out_grants),
 			DT_OUT(dirtytrack_slot_info, out_collected),
 			DT_OUT(dirtytrack_slot_info, out_protects),
+			DT_OUT(dirtytrack_slot_info, out_rate),
+			DT_OUT(dirtytrack_slot_info, out_throttles),
+			DT_OUT(dirtytrack_slot_info, out_throttled_ns),
 		}
 	}, {
 		DIRTYTRACK_LOG_CREATE, "LOG_CREATE",
@@ -123,6 +128,12 @@ static const struct dt_call dt_calls[] = {
 			DT_OUT(dirtytrack_log_info, out_dirty),
 			DT_OUT(dirtytrack_log_info, out_harvests),
 			DT_OUT(dirtytrack_log_info, out_reported),
+			DT_OUT(dirtytrack_log_info, out_ring_offset),
+			DT_OUT(dirtytrack_log_info, out_ring_size),
+			DT_OUT(dirtytrack_log_info, out_control_offset),
+			DT_OUT(dirtytrack_log_info, out_control_size),
+			DT_OUT(dirtytrack_log_info, out_overflows),
+			DT_OUT(dirtytrack_log_info, out_rate),
 		}
 	}, {
 		DIRTYTRACK_LOG_HARVEST, "LOG_HARVEST",
@@ -164,6 +175,8 @@ static const struct dt_call dt_calls[] = {
 			DT_OUT(dirtytrack_ranges, out_next),
 			DT_OUT(dirtytrack_ranges, out_pages),
 		}
+	}, {
+		DIRTYTRACK_LOG_LIMIT, "LOG_LIMIT", sizeof(struct dirtytrack_limit), { }
 	},
 };
 
@@ -176,6 +189,21 @@ static inline const struct dt_call *dt_call(unsigned long cmd)
 		if (dt_calls[i].cmd == cmd)
 			return &dt_calls[i];
 	dt_broken("test bug: no row in dt_calls for ioctl %#lx", cmd);
+}
+
+/* The smallest size of its struct that an ioctl takes: that of the first version. */
+static inline size_t dt_call_min(unsigned long cmd)
+{
+	switch (cmd) {
+	case DIRTYTRACK_GET_INFO:
+		return 40;
+	case DIRTYTRACK_SLOT_INFO:
+		return 104;
+	case DIRTYTRACK_LOG_INFO:
+		return 80;
+	default:
+		return dt_call(cmd)->size;
+	}
 }
 
 static inline bool dt_is_poison(const void *p, size_t size)

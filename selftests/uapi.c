@@ -27,7 +27,9 @@ LAYOUT(dirtytrack_info, out_max_slots, 24, 4);
 LAYOUT(dirtytrack_info, out_max_logs, 28, 4);
 LAYOUT(dirtytrack_info, out_page_shift, 32, 4);
 LAYOUT(dirtytrack_info, out_strategy, 36, 4);
-SIZE(dirtytrack_info, 40);
+LAYOUT(dirtytrack_info, out_max_ring_entries, 40, 4);
+LAYOUT(dirtytrack_info, out_reserved, 44, 4);
+SIZE(dirtytrack_info, 48);
 
 LAYOUT(dirtytrack_slot_create, size, 0, 4);
 LAYOUT(dirtytrack_slot_create, flags, 4, 4);
@@ -63,12 +65,15 @@ LAYOUT(dirtytrack_slot_info, out_faults, 72, 8);
 LAYOUT(dirtytrack_slot_info, out_grants, 80, 8);
 LAYOUT(dirtytrack_slot_info, out_collected, 88, 8);
 LAYOUT(dirtytrack_slot_info, out_protects, 96, 8);
-SIZE(dirtytrack_slot_info, 104);
+LAYOUT(dirtytrack_slot_info, out_rate, 104, 8);
+LAYOUT(dirtytrack_slot_info, out_throttles, 112, 8);
+LAYOUT(dirtytrack_slot_info, out_throttled_ns, 120, 8);
+SIZE(dirtytrack_slot_info, 128);
 
 LAYOUT(dirtytrack_log_create, size, 0, 4);
 LAYOUT(dirtytrack_log_create, flags, 4, 4);
 LAYOUT(dirtytrack_log_create, out_fd, 8, 4);
-LAYOUT(dirtytrack_log_create, reserved, 12, 4);
+LAYOUT(dirtytrack_log_create, ring_entries, 12, 4);
 SIZE(dirtytrack_log_create, 16);
 
 LAYOUT(dirtytrack_log_info, size, 0, 4);
@@ -83,7 +88,13 @@ LAYOUT(dirtytrack_log_info, out_summary_size, 48, 8);
 LAYOUT(dirtytrack_log_info, out_dirty, 56, 8);
 LAYOUT(dirtytrack_log_info, out_harvests, 64, 8);
 LAYOUT(dirtytrack_log_info, out_reported, 72, 8);
-SIZE(dirtytrack_log_info, 80);
+LAYOUT(dirtytrack_log_info, out_ring_offset, 80, 8);
+LAYOUT(dirtytrack_log_info, out_ring_size, 88, 8);
+LAYOUT(dirtytrack_log_info, out_control_offset, 96, 8);
+LAYOUT(dirtytrack_log_info, out_control_size, 104, 8);
+LAYOUT(dirtytrack_log_info, out_overflows, 112, 8);
+LAYOUT(dirtytrack_log_info, out_rate, 120, 8);
+SIZE(dirtytrack_log_info, 128);
 
 LAYOUT(dirtytrack_harvest, size, 0, 4);
 LAYOUT(dirtytrack_harvest, flags, 4, 4);
@@ -135,6 +146,23 @@ LAYOUT(dirtytrack_ranges, out_next, 24, 8);
 LAYOUT(dirtytrack_ranges, out_pages, 32, 8);
 SIZE(dirtytrack_ranges, 40);
 
+LAYOUT(dirtytrack_limit, size, 0, 4);
+LAYOUT(dirtytrack_limit, flags, 4, 4);
+LAYOUT(dirtytrack_limit, rate, 8, 8);
+SIZE(dirtytrack_limit, 16);
+
+LAYOUT(dirtytrack_ring, head, 0, 8);
+LAYOUT(dirtytrack_ring, overflows, 8, 8);
+LAYOUT(dirtytrack_ring, entries, 16, 4);
+LAYOUT(dirtytrack_ring, reserved, 20, 4);
+SIZE(dirtytrack_ring, 24);
+
+LAYOUT(dirtytrack_ring_control, tail, 0, 8);
+LAYOUT(dirtytrack_ring_control, seen, 8, 8);
+LAYOUT(dirtytrack_ring_control, watermark, 16, 4);
+LAYOUT(dirtytrack_ring_control, reserved, 20, 4);
+SIZE(dirtytrack_ring_control, 24);
+
 #define NUMBER(name, nr) static_assert((name) == (0xD700 | (nr)), #name)
 
 NUMBER(DIRTYTRACK_GET_INFO, 0x00);
@@ -150,6 +178,7 @@ NUMBER(DIRTYTRACK_LOG_CLEAR, 0x43);
 NUMBER(DIRTYTRACK_LOG_CLEAR_RANGES, 0x44);
 NUMBER(DIRTYTRACK_LOG_MERGE, 0x45);
 NUMBER(DIRTYTRACK_LOG_MERGE_RANGES, 0x46);
+NUMBER(DIRTYTRACK_LOG_LIMIT, 0x47);
 
 static_assert(DIRTYTRACK_STRATEGY_WP == 1 && DIRTYTRACK_STRATEGY_ZAP == 2,
 	      "enum dirtytrack_strategy");
@@ -157,6 +186,11 @@ static_assert(DIRTYTRACK_STATE_DATA == 1 && DIRTYTRACK_STATE_HOLE == 2,
 	      "enum dirtytrack_state");
 static_assert(DIRTYTRACK_OPEN_BY_NAME == 1 && DIRTYTRACK_LOG_ALL_SET == 1 &&
 	      DIRTYTRACK_HARVEST_PEEK == 1, "flags");
+static_assert(DIRTYTRACK_FEATURE_RING == 1 && DIRTYTRACK_FEATURE_LIMIT == 2,
+	      "features");
+static_assert(DIRTYTRACK_RING_MIN_ENTRIES == 64 &&
+	      DIRTYTRACK_RING_ENTRIES_OFFSET == 4096, "ring");
+static_assert(DIRTYTRACK_LIMIT_MAX == 10000000 && DIRTYTRACK_LIMIT_WAIT == 1, "limit");
 
 /* ---- one set of each object, and what a failed call could have disturbed ---- */
 
@@ -318,6 +352,10 @@ FIXTURE_VARIANT_ADD(each, merge_ranges) {
 	.cmd = DIRTYTRACK_LOG_MERGE_RANGES, .object = LOG,
 };
 
+FIXTURE_VARIANT_ADD(each, limit) {
+	.cmd = DIRTYTRACK_LOG_LIMIT, .object = LOG,
+};
+
 FIXTURE_SETUP(each)
 {
 	objects_open(_metadata, &self->o);
@@ -448,13 +486,32 @@ TEST_F(each, smaller_struct)
 {
 	struct state before = look(&self->o), after;
 
-	for (__u32 size = 0; size < dt_call(variant->cmd)->size; size++) {
+	for (__u32 size = 0; size < dt_call_min(variant->cmd); size++) {
 		valid(&self->o, variant->cmd, self->arg);
 		set_u32(self->arg, SIZE_AT, size);
 		EXPECT_ERRNO(EINVAL, dt_ioctl(self->fd, variant->cmd, self->arg));
 	}
 	after = look(&self->o);
 	EXPECT_SAME(before, after);
+}
+
+/* A program built against an earlier header: what was added is not touched. */
+TEST_F(each, earlier_struct)
+{
+	const size_t known = dt_call(variant->cmd)->size;
+
+	for (size_t size = dt_call_min(variant->cmd); size < known; size++) {
+		memset(self->arg, DT_POISON, sizeof(self->arg));
+		valid(&self->o, variant->cmd, self->arg);
+		memset(self->arg + size, DT_POISON, known - size);
+		set_u32(self->arg, SIZE_AT, size);
+		ASSERT_EQ(0, ioctl(self->fd, variant->cmd, self->arg)) {
+			TH_LOG("size %zu: %s", size, strerror(errno));
+		}
+		EXPECT_TRUE(bytes_are(self->arg + size, DT_POISON,
+				      sizeof(self->arg) - size));
+		undo(&self->o, variant->cmd, self->arg);
+	}
 }
 
 /* A program built against a later header, which uses none of what it added. */
@@ -638,7 +695,6 @@ static int ioctl_32(int fd, unsigned int cmd, void *arg)
 
 TEST_F(each, compat)
 {
-	const size_t known = dt_call(variant->cmd)->size;
 	char *low = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	pid_t pid;
@@ -663,7 +719,7 @@ TEST_F(each, compat)
 	}
 	undo(&self->o, variant->cmd, low);
 
-	set_u32(low, SIZE_AT, known - 1);
+	set_u32(low, SIZE_AT, dt_call_min(variant->cmd) - 1);
 	EXPECT_EQ(-EINVAL, ioctl_32(self->fd, variant->cmd, low));
 	EXPECT_EQ(-EFAULT, ioctl_32(self->fd, variant->cmd, NULL));
 }
@@ -694,7 +750,7 @@ TEST_F(uapi, unknown_ioctls)
 	};
 	const unsigned long last[] = {
 		DIRTYTRACK_SLOT_OPEN, DIRTYTRACK_LOG_CREATE,
-		DIRTYTRACK_LOG_MERGE_RANGES,
+		DIRTYTRACK_LOG_LIMIT,
 	};
 	struct state before = look(&self->o), after;
 	__u32 arg[64] = { sizeof(arg) };
@@ -718,7 +774,9 @@ TEST_F(uapi, get_info)
 	struct dirtytrack_info info;
 
 	test_info(self->o.dev, &info);
-	EXPECT_EQ(0, info.out_features);
+	EXPECT_EQ(DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT, info.out_features);
+	EXPECT_LE(DIRTYTRACK_RING_MIN_ENTRIES, info.out_max_ring_entries);
+	EXPECT_EQ(0, info.out_reserved);
 	EXPECT_LE(NPAGES * PAGE_SIZE, info.out_max_slot_size);
 	EXPECT_EQ(0, info.out_max_slot_size % PAGE_SIZE);
 	EXPECT_LT(0, info.out_max_slots);
@@ -850,16 +908,60 @@ TEST_F(uapi, no_fd_left)
 	}
 }
 
-TEST_F(uapi, log_create_reserved)
+TEST_F(uapi, log_create_ring_entries)
 {
-	for (int bit = 0; bit < 32; bit++) {
-		struct dirtytrack_log_create arg = {
-			.size = sizeof(arg),
-			.reserved = 1U << bit,
-		};
+	struct dirtytrack_info info;
 
-		EXPECT_REFUSED(EOPNOTSUPP, &self->o,
-			       dt_ioctl(self->o.slot, DIRTYTRACK_LOG_CREATE, &arg));
+	test_info(self->o.dev, &info);
+	for (int bit = 0; bit < 32; bit++) {
+		const __u32 around[] = { (1U << bit) - 1, 1U << bit, (1U << bit) + 1 };
+
+		for (size_t i = 0; i < ARRAY_SIZE(around); i++) {
+			struct dirtytrack_log_create arg = {
+				.size = sizeof(arg),
+				.ring_entries = around[i],
+			};
+
+			if (!around[i] || (i == 1 &&
+					   around[i] >= DIRTYTRACK_RING_MIN_ENTRIES &&
+					   around[i] <= info.out_max_ring_entries)) {
+				ASSERT_EQ(0, dt_ioctl(self->o.slot,
+						      DIRTYTRACK_LOG_CREATE, &arg));
+				close(arg.out_fd);
+			} else if ((around[i] & (around[i] - 1)) ||
+				   around[i] < DIRTYTRACK_RING_MIN_ENTRIES ||
+				   around[i] > info.out_max_ring_entries) {
+				EXPECT_REFUSED(EINVAL, &self->o,
+					       dt_ioctl(self->o.slot,
+							DIRTYTRACK_LOG_CREATE, &arg));
+			}
+		}
+	}
+}
+
+TEST_F(uapi, limit_rate)
+{
+	struct dirtytrack_limit arg = { .size = sizeof(arg) };
+	const __u64 good[] = { 1, DIRTYTRACK_LIMIT_MAX, 0 };
+	const __u64 bad[] = { DIRTYTRACK_LIMIT_MAX + 1, 1ULL << 32, ~0ULL };
+	struct dirtytrack_log_info info;
+	struct dirtytrack_slot_info slot;
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		arg.rate = good[i];
+		ASSERT_EQ(0, dt_ioctl(self->o.log, DIRTYTRACK_LOG_LIMIT, &arg));
+		ASSERT_EQ(0, _test_log_info(self->o.log, &info));
+		EXPECT_EQ(good[i], info.out_rate);
+		ASSERT_EQ(0, _test_slot_info(self->o.slot, &slot));
+		EXPECT_EQ(good[i], slot.out_rate);
+		for (size_t j = 0; j < ARRAY_SIZE(bad); j++) {
+			arg.rate = bad[j];
+			EXPECT_REFUSED(EINVAL, &self->o,
+				       dt_ioctl(self->o.log, DIRTYTRACK_LOG_LIMIT,
+						&arg));
+			ASSERT_EQ(0, _test_log_info(self->o.log, &info));
+			EXPECT_EQ(good[i], info.out_rate);
+		}
 	}
 }
 

@@ -44,6 +44,17 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, unsigned long flag
 	generic_fillattr(idmap, inode, stat)
 #endif
 
+/*
+ * 6.6, "mm: handle swap page faults under per-VMA lock".  Until then .fault of a file
+ * was called under mmap_lock only.
+ */
+#ifndef DT_HAVE_RELEASE_FAULT_LOCK
+static inline void release_fault_lock(struct vm_fault *vmf)
+{
+	mmap_read_unlock(vmf->vma->vm_mm);
+}
+#endif
+
 /* 6.5, 2cb1e08985e3 "splice: Use filemap_splice_read() instead ..." */
 #ifndef DT_HAVE_COPY_SPLICE_READ
 #define copy_splice_read generic_file_splice_read

@@ -18,7 +18,7 @@
 		      sizeof(((struct type *)0)->field) == (bytes), \
 		      #type "." #field)
 
-SIZE(dirtytrack_info, 40);
+SIZE(dirtytrack_info, 48);
 FIELD(dirtytrack_info, size, 0, 4);
 FIELD(dirtytrack_info, flags, 4, 4);
 FIELD(dirtytrack_info, out_features, 8, 8);
@@ -27,6 +27,8 @@ FIELD(dirtytrack_info, out_max_slots, 24, 4);
 FIELD(dirtytrack_info, out_max_logs, 28, 4);
 FIELD(dirtytrack_info, out_page_shift, 32, 4);
 FIELD(dirtytrack_info, out_strategy, 36, 4);
+FIELD(dirtytrack_info, out_max_ring_entries, 40, 4);
+FIELD(dirtytrack_info, out_reserved, 44, 4);
 
 SIZE(dirtytrack_slot_create, 56);
 FIELD(dirtytrack_slot_create, size, 0, 4);
@@ -49,7 +51,7 @@ FIELD(dirtytrack_slot_open, id, 8, 4);
 FIELD(dirtytrack_slot_open, out_fd, 12, 4);
 FIELD(dirtytrack_slot_open, name, 16, 32);
 
-SIZE(dirtytrack_slot_info, 104);
+SIZE(dirtytrack_slot_info, 128);
 FIELD(dirtytrack_slot_info, size, 0, 4);
 FIELD(dirtytrack_slot_info, flags, 4, 4);
 FIELD(dirtytrack_slot_info, out_id, 8, 4);
@@ -63,14 +65,17 @@ FIELD(dirtytrack_slot_info, out_faults, 72, 8);
 FIELD(dirtytrack_slot_info, out_grants, 80, 8);
 FIELD(dirtytrack_slot_info, out_collected, 88, 8);
 FIELD(dirtytrack_slot_info, out_protects, 96, 8);
+FIELD(dirtytrack_slot_info, out_rate, 104, 8);
+FIELD(dirtytrack_slot_info, out_throttles, 112, 8);
+FIELD(dirtytrack_slot_info, out_throttled_ns, 120, 8);
 
 SIZE(dirtytrack_log_create, 16);
 FIELD(dirtytrack_log_create, size, 0, 4);
 FIELD(dirtytrack_log_create, flags, 4, 4);
 FIELD(dirtytrack_log_create, out_fd, 8, 4);
-FIELD(dirtytrack_log_create, reserved, 12, 4);
+FIELD(dirtytrack_log_create, ring_entries, 12, 4);
 
-SIZE(dirtytrack_log_info, 80);
+SIZE(dirtytrack_log_info, 128);
 FIELD(dirtytrack_log_info, size, 0, 4);
 FIELD(dirtytrack_log_info, flags, 4, 4);
 FIELD(dirtytrack_log_info, out_slot_id, 8, 4);
@@ -83,6 +88,12 @@ FIELD(dirtytrack_log_info, out_summary_size, 48, 8);
 FIELD(dirtytrack_log_info, out_dirty, 56, 8);
 FIELD(dirtytrack_log_info, out_harvests, 64, 8);
 FIELD(dirtytrack_log_info, out_reported, 72, 8);
+FIELD(dirtytrack_log_info, out_ring_offset, 80, 8);
+FIELD(dirtytrack_log_info, out_ring_size, 88, 8);
+FIELD(dirtytrack_log_info, out_control_offset, 96, 8);
+FIELD(dirtytrack_log_info, out_control_size, 104, 8);
+FIELD(dirtytrack_log_info, out_overflows, 112, 8);
+FIELD(dirtytrack_log_info, out_rate, 120, 8);
 
 SIZE(dirtytrack_harvest, 64);
 FIELD(dirtytrack_harvest, size, 0, 4);
@@ -110,3 +121,43 @@ FIELD(dirtytrack_harvest_extents, nr, 32, 4);
 FIELD(dirtytrack_harvest_extents, out_nr, 36, 4);
 FIELD(dirtytrack_harvest_extents, out_next, 40, 8);
 FIELD(dirtytrack_harvest_extents, out_dirty, 48, 8);
+
+SIZE(dirtytrack_bitmap, 56);
+FIELD(dirtytrack_bitmap, size, 0, 4);
+FIELD(dirtytrack_bitmap, flags, 4, 4);
+FIELD(dirtytrack_bitmap, first, 8, 8);
+FIELD(dirtytrack_bitmap, npages, 16, 8);
+FIELD(dirtytrack_bitmap, bitmap, 24, 8);
+FIELD(dirtytrack_bitmap, bit, 32, 8);
+FIELD(dirtytrack_bitmap, out_next, 40, 8);
+FIELD(dirtytrack_bitmap, out_pages, 48, 8);
+
+SIZE(dirtytrack_range, 16);
+FIELD(dirtytrack_range, first, 0, 8);
+FIELD(dirtytrack_range, npages, 8, 8);
+
+SIZE(dirtytrack_ranges, 40);
+FIELD(dirtytrack_ranges, size, 0, 4);
+FIELD(dirtytrack_ranges, flags, 4, 4);
+FIELD(dirtytrack_ranges, ranges, 8, 8);
+FIELD(dirtytrack_ranges, nr, 16, 4);
+FIELD(dirtytrack_ranges, out_nr, 20, 4);
+FIELD(dirtytrack_ranges, out_next, 24, 8);
+FIELD(dirtytrack_ranges, out_pages, 32, 8);
+
+SIZE(dirtytrack_limit, 16);
+FIELD(dirtytrack_limit, size, 0, 4);
+FIELD(dirtytrack_limit, flags, 4, 4);
+FIELD(dirtytrack_limit, rate, 8, 8);
+
+SIZE(dirtytrack_ring, 24);
+FIELD(dirtytrack_ring, head, 0, 8);
+FIELD(dirtytrack_ring, overflows, 8, 8);
+FIELD(dirtytrack_ring, entries, 16, 4);
+FIELD(dirtytrack_ring, reserved, 20, 4);
+
+SIZE(dirtytrack_ring_control, 24);
+FIELD(dirtytrack_ring_control, tail, 0, 8);
+FIELD(dirtytrack_ring_control, seen, 8, 8);
+FIELD(dirtytrack_ring_control, watermark, 16, 4);
+FIELD(dirtytrack_ring_control, reserved, 20, 4);

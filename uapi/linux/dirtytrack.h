@@ -87,6 +87,7 @@
 #define DIRTYTRACK_LOG_CLEAR_RANGES	_IO(DIRTYTRACK_TYPE, 0x44)
 #define DIRTYTRACK_LOG_MERGE		_IO(DIRTYTRACK_TYPE, 0x45)
 #define DIRTYTRACK_LOG_MERGE_RANGES	_IO(DIRTYTRACK_TYPE, 0x46)
+#define DIRTYTRACK_LOG_LIMIT		_IO(DIRTYTRACK_TYPE, 0x47)
 
 /**
  * enum dirtytrack_strategy - how the module takes write permission away
@@ -99,16 +100,23 @@ enum dirtytrack_strategy {
 	DIRTYTRACK_STRATEGY_ZAP = 2
 };
 
+/* LOG_CREATE makes rings. */
+#define DIRTYTRACK_FEATURE_RING (1U << 0)
+/* There is LOG_LIMIT. */
+#define DIRTYTRACK_FEATURE_LIMIT (1U << 1)
+
 /**
  * struct dirtytrack_info - argument of DIRTYTRACK_GET_INFO
  * @size: sizeof(struct dirtytrack_info)
  * @flags: must be 0
- * @out_features: bits that say which later additions this module has; none yet
+ * @out_features: DIRTYTRACK_FEATURE_ bits: which later additions this module has
  * @out_max_slot_size: largest size of a slot, bytes
  * @out_max_slots: how many slots may exist at once
  * @out_max_logs: how many logs one slot may have at once
  * @out_page_shift: binary logarithm of the page size
  * @out_strategy: one of enum dirtytrack_strategy
+ * @out_max_ring_entries: largest ring of a log, entries
+ * @out_reserved: 0
  *
  * What the module can do and how much it allows.  Asked by a program that wants
  * to know; there are no version numbers.
@@ -122,6 +130,8 @@ struct dirtytrack_info {
 	__u32 out_max_logs;
 	__u32 out_page_shift;
 	__u32 out_strategy;
+	__u32 out_max_ring_entries;
+	__u32 out_reserved;
 };
 
 /**
@@ -217,8 +227,11 @@ struct dirtytrack_slot_open {
  * @out_grants: pages that became writable by a fault
  * @out_collected: pages visited by a collect, that is once writable
  * @out_protects: calls that took write permission from a run of pages
+ * @out_rate: the smallest limit of its logs, pages a second; 0 for none
+ * @out_throttles: how often a writer waited for it
+ * @out_throttled_ns: how long, all writers together
  *
- * The four counters are sums of per-CPU counters: exact when nothing runs.
+ * @out_faults and @out_grants are sums of per-CPU counters: exact when nothing runs.
  */
 struct dirtytrack_slot_info {
 	__u32 size;
@@ -234,6 +247,9 @@ struct dirtytrack_slot_info {
 	__aligned_u64 out_grants;
 	__aligned_u64 out_collected;
 	__aligned_u64 out_protects;
+	__aligned_u64 out_rate;
+	__aligned_u64 out_throttles;
+	__aligned_u64 out_throttled_ns;
 };
 
 /* Every resident page is in the log from the start. */
@@ -244,7 +260,8 @@ struct dirtytrack_slot_info {
  * @size: sizeof(struct dirtytrack_log_create)
  * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
  * @out_fd: fd of the log, close-on-exec
- * @reserved: must be 0
+ * @ring_entries: entries of the log's ring, a power of two from
+ *	DIRTYTRACK_RING_MIN_ENTRIES to out_max_ring_entries; 0 for no ring
  *
  * Starts a log: from when the call returns, every write is in it.  Without
  * DIRTYTRACK_LOG_ALL_SET the log starts clean, which costs one pass over the
@@ -253,13 +270,83 @@ struct dirtytrack_slot_info {
  * before the first harvest.  The log ends with
  * the last reference to its file, however that goes away.
  *
- * Errors: EBADF (the slot fd is not open for writing), ENOSPC (as many logs as
- * the slot may have), EINTR.
+ * Errors: EBADF (the slot fd is not open for writing), EINVAL (@ring_entries), ENOSPC
+ * (as many logs as the slot may have), EINTR.
  */
 struct dirtytrack_log_create {
 	__u32 size;
 	__u32 flags;
 	__s32 out_fd;
+	__u32 ring_entries;
+};
+
+#define DIRTYTRACK_RING_MIN_ENTRIES 64
+
+/* Where the entries begin, in the mapping that begins with struct dirtytrack_ring. */
+#define DIRTYTRACK_RING_ENTRIES_OFFSET 4096
+
+/**
+ * struct dirtytrack_ring - head of a log's ring, written by the kernel only
+ * @head: entries written since the ring was made; entry n is at index
+ *	n % @entries of the array of __u64 at DIRTYTRACK_RING_ENTRIES_OFFSET
+ * @overflows: how often an entry found no room; and 1 from the start, for what was
+ *	there before the ring
+ * @entries: the array's length
+ * @reserved: 0
+ *
+ * The ring is an index to the log: it says at once, with no system call, where pages
+ * were written.  The log's bitmap stays the truth.  A page's number is put into the
+ * ring whenever the page becomes writable (before the write that caused it is
+ * done), when the kernel writes to it or it is released, and when a collect has to
+ * leave it writable.  So it may be there several times, or for a page that was
+ * harvested meanwhile.  What MERGE puts back is not in it.
+ *
+ *       kernel                                consumer
+ *
+ *    page becomes writable              poll(): sleep until head - tail >= watermark
+ *      |            |                     |                   or overflows != seen
+ *      | room       | no room             v
+ *      v            v                   load-acquire head, overflows
+ *    entry,      overflows++              |                         |
+ *    head++         |                     | overflows == seen       | != seen
+ *      |            |                     v                         v
+ *      |  wake, if  |                   read entries [tail, head)  seen = overflows,
+ *      +-> ready <--+                   store-release tail = head  tail = head,
+ *                                         |                        full barrier
+ *          write-protected,               v                         |
+ *       <------------------------------ CLEAR_RANGES of the pages   v
+ *          out of the bitmap            (ENOSPC never, EINTR:     HARVEST of the
+ *                                        again), copy them        slot, copy
+ *
+ * A page that was written and not yet reported to the consumer by a CLEAR or HARVEST is
+ * in an entry from tail on, or overflows differs from what the consumer has seen.  A
+ * ring of no use to its consumer any more costs writers an increment: it never
+ * makes them wait, and what the consumer writes into his page concerns only him.
+ */
+struct dirtytrack_ring {
+	__aligned_u64 head;
+	__aligned_u64 overflows;
+	__u32 entries;
+	__u32 reserved;
+};
+
+/**
+ * struct dirtytrack_ring_control - the consumer's page of a log's ring
+ * @tail: entries read.  When @head of the ring is more than @entries ahead of it
+ *	(that is also if it is not in the past), the ring counts as full
+ * @seen: @overflows of the ring when the consumer last took a harvest instead
+ * @watermark: entries to be read that make the log readable for poll(); 0 counts
+ *	as 1, more than there are as all.  Set while no one polls.
+ * @reserved: 0
+ *
+ * poll(), select() and epoll of the log's fd report POLLIN when as many entries as
+ * @watermark wait or @seen differs from @overflows, and POLLERR for a log without a
+ * ring.
+ */
+struct dirtytrack_ring_control {
+	__aligned_u64 tail;
+	__aligned_u64 seen;
+	__u32 watermark;
 	__u32 reserved;
 };
 
@@ -279,9 +366,16 @@ struct dirtytrack_log_create {
  * @out_harvests: HARVEST and HARVEST_EXTENTS calls that took something away or
  *	could have
  * @out_reported: pages that they reported
+ * @out_ring_offset: where mmap() finds struct dirtytrack_ring and its entries
+ * @out_ring_size: size of that mapping; 0 without a ring
+ * @out_control_offset: where mmap() finds struct dirtytrack_ring_control; the one
+ *	mapping that may be writable, if it is of this page and no other
+ * @out_control_size: size of that mapping; 0 without a ring
+ * @out_overflows: entries that found no room in the ring
+ * @out_rate: the log's limit, pages a second; 0 for none
  *
  * The mappings are shared and read-only (EINVAL for a private one, EPERM for one that
- * is writable) and may be read at any time.  The bitmap is of
+ * is writable and not of the control page) and may be read at any time.  The bitmap is of
  * __u64 words in native byte order, page n being bit n % 64 of word n / 64; bit
  * m % 64 of word m / 64 of the summary is set if word m of the bitmap is not
  * zero (it may be set when the word is zero, while a call is at work).  They show
@@ -300,6 +394,12 @@ struct dirtytrack_log_info {
 	__aligned_u64 out_dirty;
 	__aligned_u64 out_harvests;
 	__aligned_u64 out_reported;
+	__aligned_u64 out_ring_offset;
+	__aligned_u64 out_ring_size;
+	__aligned_u64 out_control_offset;
+	__aligned_u64 out_control_size;
+	__aligned_u64 out_overflows;
+	__aligned_u64 out_rate;
 };
 
 /* Report, and leave the pages in the log. */
@@ -475,6 +575,40 @@ struct dirtytrack_ranges {
 	__u32 out_nr;
 	__aligned_u64 out_next;
 	__aligned_u64 out_pages;
+};
+
+/* Largest limit, pages a second. */
+#define DIRTYTRACK_LIMIT_MAX 10000000
+
+/* A writer waits at most as long at once, in seconds. */
+#define DIRTYTRACK_LIMIT_WAIT 1
+
+/**
+ * struct dirtytrack_limit - argument of DIRTYTRACK_LOG_LIMIT, on a log fd
+ * @size: sizeof(struct dirtytrack_limit)
+ * @flags: must be 0
+ * @rate: how many pages may become dirty a second, at most DIRTYTRACK_LIMIT_MAX; 0
+ *	lifts the log's limit
+ *
+ * Limits how fast the slot's pages become dirty: how many become writable in a second, or
+ * are written by the kernel.  A page counts once until it is collected, so the limit
+ * has an effect while some log is harvested.  The smallest limit of the slot's logs
+ * holds; each ends with its log.
+ *
+ * A writer who exceeds it waits in his page fault, holding no lock, until it is his
+ * turn, a signal arrives, or the limit is changed or lifted, but at most
+ * DIRTYTRACK_LIMIT_WAIT seconds: so each writing thread gets a page in that time
+ * whatever the limit.  Those who cannot wait (a signal is pending, a caller that
+ * must not sleep) do not; what they write counts, and the others wait for it.  What was
+ * not used for 100 ms is forfeited.  Nobody waits to read, but as pages are
+ * unmapped when they are collected (as with DIRTYTRACK_STRATEGY_ZAP), a read faults, too.
+ *
+ * Errors: EINVAL (@rate).
+ */
+struct dirtytrack_limit {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 rate;
 };
 
 #endif /* _UAPI_LINUX_DIRTYTRACK_H */
