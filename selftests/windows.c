@@ -622,6 +622,175 @@ TEST(pwrite_waits_for_its_data)
 	close(slot);
 }
 
+/* ---- two harvests of one log ---- */
+
+/* Two callers, each with pages of his own in the same word of the log's bitmap. */
+#define SHARED_PAGES	256
+#define SECOND_FIRST	224
+
+struct harvester {
+	int log;
+	bool extents;
+	__u64 first, npages;
+	void *to;
+	_Atomic pid_t tid;
+	_Atomic bool done;
+	int ret;
+	__u64 nr;		/* extents */
+	pthread_t thread;
+};
+
+static void *harvest_once(void *arg)
+{
+	struct harvester *h = arg;
+	struct dirtytrack_harvest_extents e;
+	struct dirtytrack_harvest b;
+
+	h->tid = gettid();
+	if (h->extents) {
+		h->ret = _test_extents(h->log, 0, h->first, h->npages, h->to,
+				       SHARED_PAGES, &e);
+		h->nr = e.out_nr;
+	} else {
+		h->ret = _test_harvest(h->log, 0, h->first, h->npages, h->to,
+				       h->first, &b);
+	}
+	h->done = true;
+	return NULL;
+}
+
+/* The pages that it got. */
+static void harvested(const struct harvester *h, __u64 *got)
+{
+	const struct dirtytrack_extent *e = h->to;
+
+	bitmap_zero(got, SHARED_PAGES);
+	if (!h->extents)
+		memcpy(got, h->to, SHARED_PAGES / 8);
+	for (__u64 i = 0; i < h->nr; i++)
+		for (__u64 n = 0; n < e[i].npages; n++)
+			bit_set(got, e[i].first + n);
+}
+
+static char state_of(pid_t tid)
+{
+	char path[64], line[256] = "", *end;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	f = fopen(path, "r");
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = 0;
+		fclose(f);
+	}
+	end = strrchr(line, ')');
+	return end ? end[2] : '?';
+}
+
+/* Until it is done, or has been waiting for a while. */
+static void run_into(const struct harvester *h)
+{
+	for (int asleep = 0; !h->done && asleep < 50; usleep(1000))
+		asleep = h->tid && strchr("SD", state_of(h->tid)) ? asleep + 1 : 0;
+}
+
+FIXTURE(sharers) {
+	int slot, log, uffd;
+	char *mem, *late;
+};
+
+FIXTURE_VARIANT(sharers) {
+	bool extents[2];
+};
+
+FIXTURE_VARIANT_ADD(sharers, bitmaps) { .extents = { false, false } };
+FIXTURE_VARIANT_ADD(sharers, bitmap_extents) { .extents = { false, true } };
+FIXTURE_VARIANT_ADD(sharers, extents_bitmap) { .extents = { true, false } };
+FIXTURE_VARIANT_ADD(sharers, extents) { .extents = { true, true } };
+
+FIXTURE_SETUP(sharers)
+{
+	self->slot = test_new_slot(SHARED_PAGES);
+	self->log = test_log_create(self->slot, 0);
+	self->mem = test_map(self->slot, 0, SHARED_PAGES);
+	/* For up to 256 extents: one page. */
+	self->late = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->late);
+	self->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	ASSERT_LE(0, self->uffd);
+	ASSERT_TRUE(hold_back(self->uffd, self->late));
+}
+
+FIXTURE_TEARDOWN(sharers)
+{
+	close(self->uffd);
+	munmap(self->late, PAGE_SIZE);
+	test_unmap(self->mem, SHARED_PAGES);
+	close(self->log);
+	close(self->slot);
+}
+
+/*
+ * The first has taken its pages and is delivering them, to memory that userfaultfd
+ * holds back, when the second comes.  What a harvest has taken is kept in the log
+ * until it is delivered.  More pages than are copied out at once as extents, so that
+ * the first has some of the shared word's still to deliver in either form.
+ */
+TEST_F(sharers, each_gets_its_own)
+{
+	static __u64 buf[PAGE_SIZE / sizeof(__u64)];
+	struct harvester first = {
+		.log = self->log,
+		.extents = variant->extents[0],
+		.npages = SECOND_FIRST,
+		.to = self->late,
+	};
+	struct harvester second = {
+		.log = self->log,
+		.extents = variant->extents[1],
+		.first = SECOND_FIRST,
+		.npages = SHARED_PAGES - SECOND_FIRST,
+		.to = buf,
+	};
+	struct uffdio_zeropage zero = {
+		.range = { .start = (uintptr_t)self->late, .len = PAGE_SIZE },
+	};
+	__u64 got[2][SHARED_PAGES / 64], left[SHARED_PAGES / 64] = { 0 };
+	struct uffd_msg msg;
+
+	for (__u64 n = 0; n < SHARED_PAGES; n += 2)
+		page_write(self->mem, n, n + 1);
+	ASSERT_EQ(0, pthread_create(&first.thread, NULL, harvest_once, &first));
+	ASSERT_EQ((ssize_t)sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(0, pthread_create(&second.thread, NULL, harvest_once, &second));
+	run_into(&second);
+	EXPECT_FALSE(first.done);
+	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_ZEROPAGE, &zero));
+	pthread_join(first.thread, NULL);
+	pthread_join(second.thread, NULL);
+
+	EXPECT_EQ(0, first.ret);
+	EXPECT_EQ(0, second.ret);
+	harvested(&first, got[0]);
+	harvested(&second, got[1]);
+	test_harvest_all(self->log, 0, 0, SHARED_PAGES, left, 0);
+	for (__u64 n = 0; n < SHARED_PAGES; n++) {
+		bool low = n < SECOND_FIRST;
+
+		EXPECT_EQ(low && n % 2 == 0, bit_test(got[0], n)) {
+			TH_LOG("page %llu, first harvest", n);
+		}
+		EXPECT_EQ(!low && n % 2 == 0, bit_test(got[1], n)) {
+			TH_LOG("page %llu, second harvest", n);
+		}
+		EXPECT_FALSE(bit_test(left, n)) {
+			TH_LOG("page %llu is still in the log", n);
+		}
+	}
+}
+
 /* ---- a full log that starts while pages come to be ---- */
 
 #define COMING	1500U
