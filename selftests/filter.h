@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Running some of a program's tests
+ * Running some of a program's tests, and giving them time
  *
  *	build/selftests/mappings 'mappings.fresh.*' 'mappings.*.punch_*'
  *
  * runs the tests whose names, as printed in the results, match one of the patterns;
  * without arguments, all.  Old kernels' harnesses cannot; those that can leave
  * arguments alone which are no options.
+ *
+ * A kernel that checks all it does is slow: DIRTYTRACK_SLOW says how many times, and
+ * what is waited for at most, each test's end included, is multiplied by it.
  */
 #ifndef DIRTYTRACK_FILTER_H
 #define DIRTYTRACK_FILTER_H
@@ -16,6 +19,28 @@
 #include <stdlib.h>
 
 #include "kselftest_harness.h"
+
+static inline int test_slowness(void)
+{
+	const char *text = getenv("DIRTYTRACK_SLOW");
+	int times = text ? atoi(text) : 1;
+
+	if (times < 1) {
+		fprintf(stderr, "# DIRTYTRACK_SLOW=%s: not how many times\n", text);
+		exit(KSFT_FAIL);
+	}
+	return times;
+}
+
+static inline void test_give_time(void)
+{
+	struct __fixture_metadata *f;
+	struct __test_metadata *t;
+
+	for (f = __fixture_list; f; f = f->next)
+		for (t = f->tests; t; t = t->next)
+			t->timeout *= test_slowness();
+}
 
 static inline bool test_selected(char **patterns, const char *fixture,
 				 const char *variant, const char *test)
@@ -86,6 +111,6 @@ static inline void test_select(char **patterns)
 
 /* What TEST_HARNESS_MAIN calls. */
 #define test_harness_run(argc, argv) \
-	(test_select((argv) + 1), test_harness_run(argc, argv))
+	(test_give_time(), test_select((argv) + 1), test_harness_run(argc, argv))
 
 #endif /* DIRTYTRACK_FILTER_H */

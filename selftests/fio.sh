@@ -79,7 +79,7 @@ EOS
 
 verify_image()
 {
-	timeout 60 fio "${job[@]}" --ioengine=psync --verify_only \
+	within 60 fio "${job[@]}" --ioengine=psync --verify_only \
 		"--filename=$1" > verify.out 2>&1
 }
 
@@ -118,7 +118,7 @@ watched()
 
 copy_paused()
 {
-	timeout 60 "$dirtytrack" copy --pid "$(cat endless.pid)" --verify fio image.early \
+	within 60 "$dirtytrack" copy --pid "$(cat endless.pid)" --verify fio image.early \
 		> early.out 2>&1
 }
 
@@ -157,7 +157,7 @@ wait_for 30 fio_has_written || bail_out "fio writes nothing: $(cat fio.out)"
 
 # Started while fio writes, ends when fio has ended: what it has of the pages that
 # it copied first must have been brought up to date.
-timeout 120 "$dirtytrack" copy --verify --downtime 0 --resume-cmd true \
+within 120 "$dirtytrack" copy --verify --downtime 0 --resume-cmd true \
 	--pause-cmd 'until [ -e fio.status ]; do sleep 0.1; done' \
 	fio image > copy.out 2>&1 &
 copy=$!

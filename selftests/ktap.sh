@@ -8,6 +8,11 @@
 #	note TEXT				a line of diagnosis
 #	skip_all WHY				nothing can be tested here
 #	finish					totals, and the exit status
+#
+# What is waited for at most is multiplied by DIRTYTRACK_SLOW, for slow kernels:
+#
+#	wait_for SECONDS COMMAND [ARGUMENT...]	until it succeeds
+#	within SECONDS COMMAND [ARGUMENT...]	ends it, if it does not
 
 KSFT_PASS=0
 KSFT_FAIL=1
@@ -71,14 +76,21 @@ finish()
 	exit $KSFT_PASS
 }
 
-# wait_for SECONDS COMMAND [ARGUMENT...]: until it succeeds.
 wait_for()
 {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * ${DIRTYTRACK_SLOW:-1}))
 
 	shift
 	until "$@"; do
 		[ $SECONDS -lt $end ] || return 1
 		sleep 0.2
 	done
+}
+
+within()
+{
+	local seconds=$1
+
+	shift
+	timeout $((seconds * ${DIRTYTRACK_SLOW:-1})) "$@"
 }

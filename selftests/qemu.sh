@@ -88,7 +88,7 @@ logs_are()
 
 copies()
 {
-	timeout 100 "$dirtytrack" copy --qmp qmp --verify ram image > copy.out 2>&1 &&
+	within 100 "$dirtytrack" copy --qmp qmp --verify ram image > copy.out 2>&1 &&
 		grep -q "^identical: $pages pages" copy.out
 }
 
@@ -142,7 +142,7 @@ reported()
 
 measure()
 {
-	timeout 150 "$built/overreport" -i 2000 -n 4 -q qmp ram > still.out 2>&1 &&
+	within 150 "$built/overreport" -i 2000 -n 4 -q qmp ram > still.out 2>&1 &&
 		[ "$(reported still.out lost)" = 0 ]
 }
 
@@ -150,7 +150,7 @@ measure()
 # for each run of pages.
 measure_racing()
 {
-	timeout 150 "$built/overreport" -i 20 -r 25 -n 2 -t 20 -q qmp ram \
+	within 150 "$built/overreport" -i 20 -r 25 -n 2 -t 20 -q qmp ram \
 		> racing.out 2>&1 &&
 		[ "$(reported racing.out lost)" = 0 ] &&
 		[ "$(reported racing.out 'harvests while working')" -ge 4 ]
@@ -192,4 +192,5 @@ note "$(cat still.out)"
 note "under harvests: $(paste -s -d ';' racing.out)"
 note "$(cat copy.out)"
 note "$(tr -d '\r' < console | tail -n 1)"
+[ "$ktap_failed" = 0 ] || note "$(cat vm.out; tr -d '\r' < console | tail -n 30)"
 finish

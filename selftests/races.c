@@ -1034,7 +1034,7 @@ TEST_F_TIMEOUT(races, nothing_is_lost, 15000)
 	}
 
 	start = now();
-	limit = 4 * seconds + 60;
+	limit = (4 * seconds + 60) * test_slowness();
 	while (now() - start < seconds ||
 	       (now() - start < limit &&
 		!worked_enough(self->actors, self->nr_actors, self->consumers,
