@@ -22,6 +22,7 @@
 
 #include "dirtytrack.h"
 #include "protect.h"
+#include "trace.h"
 
 /*
  * Runs closer than this are protected as one, which costs the look at the PTEs
@@ -120,9 +121,14 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
 
 static bool dt_protect_pages(struct dt_slot *slot, pgoff_t base, u32 first, u32 end)
 {
+	bool settled;
+
 	slot->protects++;
-	return dt_protect_of(slot)->run(slot->inode.i_mapping, base + first, end - first,
-					base, (unsigned long *)slot->run_dirty);
+	settled = dt_protect_of(slot)->run(slot->inode.i_mapping, base + first,
+					   end - first, base,
+					   (unsigned long *)slot->run_dirty);
+	trace_dirtytrack_protect(slot->id, base + first, end - first, settled);
+	return settled;
 }
 
 /*

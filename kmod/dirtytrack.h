@@ -86,6 +86,7 @@ struct dt_slot_stats {
  * @lock: serialises collects and guards what follows
  * @logs: all logs
  * @nlogs: their number
+ * @last_log_id: number of the log that was made last
  * @collected: open pages visited by collects
  * @protects: runs of pages protected
  * @run_open: what a collect took from @open, one group
@@ -118,6 +119,7 @@ struct dt_slot {
 	struct mutex lock;		/* collects, and what follows */
 	struct list_head logs;
 	u32 nlogs;
+	u32 last_log_id;
 	u64 collected;
 	u64 protects;
 	u64 run_open[DT_WORD_BITS];
@@ -137,6 +139,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
 /**
  * struct dt_log - one consumer's view of a slot
  * @slot: the slot; the log holds a reference to its inode
+ * @id: number of the log in its slot, from 1; 0 before it is in the list
  * @node: in the slot's list, under its lock
  * @bitmap: dirty pages; collects of any log of the slot set bits, harvests of
  *	this one take them
@@ -153,6 +156,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
  */
 struct dt_log {
 	struct dt_slot *slot;
+	u32 id;
 	struct list_head node;
 	struct dt_bitmap bitmap;
 	struct dt_ring ring;

@@ -22,6 +22,7 @@
 #include <linux/uaccess.h>
 
 #include "dirtytrack.h"
+#include "trace.h"
 
 /**
  * struct dt_harvest - a harvest at work
@@ -269,6 +270,7 @@ static int dt_harvest_walk(struct dt_harvest *h)
 
 static int dt_harvest(struct dt_harvest *h)
 {
+	u64 start = trace_dirtytrack_harvest_enabled() ? ktime_get_ns() : 0;
 	struct dt_log *log = h->log;
 	int err;
 
@@ -278,6 +280,8 @@ static int dt_harvest(struct dt_harvest *h)
 		log->harvests++;
 		log->reported += h->dirty;
 	}
+	trace_dirtytrack_harvest(log->slot->id, log->id, h->first, h->end, h->next,
+				 h->dirty, h->peek, err, start);
 	return err;
 }
 

@@ -17,6 +17,7 @@
 
 #include "compat/compat.h"
 #include "dirtytrack.h"
+#include "trace.h"
 
 static unsigned int max_logs = 64;
 module_param(max_logs, uint, 0444);
@@ -62,6 +63,7 @@ static int dt_log_release(struct inode *inode, struct file *file)
 		list_del(&log->node);
 		slot->nlogs--;
 		dt_limit_update(slot);
+		trace_dirtytrack_log_destroy(slot->id, log->id);
 	}
 	mutex_unlock(&slot->lock);
 	dt_log_free(log);
@@ -152,9 +154,11 @@ static __poll_t dt_log_poll(struct file *file, poll_table *wait)
 static void dt_log_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	struct dirtytrack_log_info info = {};
+	struct dt_log *log = file->private_data;
 
-	dt_log_info(file->private_data, &info);
+	dt_log_info(log, &info);
 	seq_printf(m, "slot_id:\t%u\n", info.out_slot_id);
+	seq_printf(m, "log_id:\t%u\n", log->id);
 	seq_printf(m, "log_pages:\t%llu\n", info.out_npages);
 	seq_printf(m, "log_dirty:\t%llu\n", info.out_dirty);
 	seq_printf(m, "log_harvests:\t%llu\n", info.out_harvests);
@@ -209,7 +213,7 @@ static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 	return log;
 }
 
-static int dt_log_publish(struct dt_log *log)
+static int dt_log_publish(struct dt_log *log, bool all_set)
 {
 	struct dt_slot *slot = log->slot;
 	int err = 0;
@@ -218,9 +222,11 @@ static int dt_log_publish(struct dt_log *log)
 	if (slot->nlogs >= max_logs) {
 		err = -ENOSPC;
 	} else {
+		log->id = ++slot->last_log_id;
 		list_add_tail(&log->node, &slot->logs);
 		slot->nlogs++;
 		dt_rings_add(slot, &log->ring);
+		trace_dirtytrack_log_create(slot->id, log->id, all_set);
 	}
 	mutex_unlock(&slot->lock);
 	return err;
@@ -284,7 +290,7 @@ struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries)
 	}
 	err = all_set ? 0 : dt_collect_all(slot);
 	if (!err)
-		err = dt_log_publish(log);
+		err = dt_log_publish(log, all_set);
 	if (!err && all_set)
 		err = dt_log_fill(log);
 	if (err) {

@@ -13,6 +13,7 @@
 #include <linux/sched/signal.h>
 
 #include "dirtytrack.h"
+#include "trace.h"
 
 /* How much is done under one hold of the invalidate_lock: faults wait for it. */
 #define DT_RELEASE_BATCH DT_CHUNK_PAGES
@@ -22,6 +23,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 {
 	struct address_space *mapping = slot->inode.i_mapping;
 	struct page *page;
+	u64 released = 0;
 	LIST_HEAD(pages);
 	pgoff_t pgoff;
 
@@ -32,6 +34,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 			continue;
 		/* Not on the LRU: its list head is free for us. */
 		list_add(&page->lru, &pages);
+		released++;
 		slot->released[pgoff / DT_WORD_BITS] |= 1ULL << (pgoff % DT_WORD_BITS);
 		dt_bitmap_set(&slot->open, pgoff);
 		dt_rings_push_word(slot, pgoff / DT_WORD_BITS,
@@ -40,6 +43,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 	if (!list_empty(&pages)) {
 		unmap_mapping_pages(mapping, first, end - first, false);
 		dt_pages_trim(slot, first);
+		trace_dirtytrack_release(slot->id, first, end - first, released);
 	}
 	filemap_invalidate_unlock(mapping);
 

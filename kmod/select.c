@@ -12,6 +12,7 @@
 #include <linux/uaccess.h>
 
 #include "dirtytrack.h"
+#include "trace.h"
 
 /* How many ranges are read between two looks at signals. */
 #define DT_SELECT_RANGES 1024
@@ -37,7 +38,7 @@ struct dt_select {
 static int dt_select_clear(struct dt_select *s)
 {
 	struct dt_bitmap *bitmap = &s->log->bitmap;
-	u64 words;
+	u64 words, before = s->pages;
 
 	/*
 	 * First what was written and not collected: it is in the page by now, and in
@@ -51,18 +52,22 @@ static int dt_select_clear(struct dt_select *s)
 		s->pages += hweight64(dt_bitmap_take(bitmap, s->group * DT_WORD_BITS + i,
 						     s->log->select[i]));
 	}
+	trace_dirtytrack_clear(s->log->slot->id, s->log->id, s->group * DT_GROUP_BITS,
+			       s->pages - before);
 	return 0;
 }
 
 static void dt_select_merge(struct dt_select *s)
 {
-	u64 i;
+	u64 i, before = s->pages;
 
 	for (i = 0; i < DT_WORD_BITS; i++) {
 		dt_bitmap_or(&s->log->bitmap, s->group * DT_WORD_BITS + i,
 			     s->log->select[i]);
 		s->pages += hweight64(s->log->select[i]);
 	}
+	trace_dirtytrack_merge(s->log->slot->id, s->log->id, s->group * DT_GROUP_BITS,
+			       s->pages - before);
 }
 
 /*

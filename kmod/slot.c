@@ -11,6 +11,7 @@
 #include <linux/xarray.h>
 
 #include "dirtytrack.h"
+#include "trace.h"
 
 /* The bitmaps and a page number must fit their types: 2^32 - 1 pages. */
 #define DT_SLOT_SIZE_LIMIT (((1ULL << 32) - 1) << PAGE_SHIFT)
@@ -100,6 +101,7 @@ static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 void dt_slot_free(struct dt_slot *slot)
 {
 	if (slot->id) {
+		trace_dirtytrack_slot_destroy(slot->id);
 		mutex_lock(&dt_slots_lock);
 		xa_erase(&dt_slots, slot->id);
 		dt_nslots--;
@@ -173,6 +175,7 @@ struct file *dt_slot_create(u64 length, const char *name, u32 *out_id)
 		fput(file);
 		return ERR_PTR(err);
 	}
+	trace_dirtytrack_slot_create(slot->id, slot->name, slot->npages);
 	*out_id = slot->id;
 	return file;
 }

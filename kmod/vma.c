@@ -41,6 +41,7 @@
 
 #include "compat/compat.h"
 #include "dirtytrack.h"
+#include "trace.h"
 
 struct dt_grant {
 	struct vm_area_struct *vma;
@@ -71,6 +72,7 @@ static int dt_grant_pte(pte_t *ptep, unsigned long addr, void *data)
 	pte = pte_mkdirty(pte_mkyoung(pte_mkwrite_novma(pte)));
 	set_pte_at(vma->vm_mm, addr, ptep, pte);
 	this_cpu_inc(g->slot->stats->grants);
+	trace_dirtytrack_grant(g->slot->id, g->pgoff, addr);
 	return 0;
 }
 
