@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -729,6 +730,47 @@ static inline int _test_ranges(int log, unsigned long cmd, const void *ranges,
 	return 0;
 }
 
+/* The whole range, however many calls it takes.  @pages is the sum of out_pages. */
+static inline int _test_bitmap_all(int log, unsigned long cmd, __u64 first,
+				   __u64 npages, const void *bitmap, __u64 bit,
+				   __u64 *pages)
+{
+	__u64 end = first + npages, at = first;
+	struct dirtytrack_bitmap arg;
+
+	*pages = 0;
+	while (at < end) {
+		if (_test_bitmap(log, cmd, at, end - at, bitmap, bit + (at - first),
+				 &arg))
+			return -1;
+		*pages += arg.out_pages;
+		at = arg.out_next;
+	}
+	return 0;
+}
+
+/* All ranges, however many calls it takes; cuts those that a call stopped in. */
+static inline int _test_ranges_all(int log, unsigned long cmd,
+				   struct dirtytrack_range *ranges, __u32 nr,
+				   __u64 *pages)
+{
+	struct dirtytrack_ranges arg;
+
+	*pages = 0;
+	while (nr) {
+		if (_test_ranges(log, cmd, ranges, nr, &arg))
+			return -1;
+		*pages += arg.out_pages;
+		ranges += arg.out_nr;
+		nr -= arg.out_nr;
+		if (nr && arg.out_next) {
+			ranges->npages -= arg.out_next - ranges->first;
+			ranges->first = arg.out_next;
+		}
+	}
+	return 0;
+}
+
 /* ---- bits ---- */
 
 static inline size_t bitmap_words(__u64 nbits)
@@ -778,6 +820,63 @@ static inline __u64 bits_count(const __u64 *map, __u64 nbits)
 	for (__u64 i = 0; i < nbits; i++)
 		n += bit_test(map, i);
 	return n;
+}
+
+/* The bits from @bit on come down to the begin of the map, which has room for all. */
+static inline void bitmap_shift_down(__u64 *map, __u64 bit, __u64 nbits)
+{
+	for (__u64 n = 0; n < nbits; n++) {
+		if (bit_test(map, bit + n))
+			bit_set(map, n);
+		else
+			bit_clear(map, n);
+	}
+}
+
+/* Runs of set bits, as many as there is room for; @at is where to go on. */
+static inline __u32 bitmap_ranges(const __u64 *map, __u64 *at, __u64 nbits,
+				  struct dirtytrack_range *ranges, __u32 max)
+{
+	__u32 nr = 0;
+	__u64 n;
+
+	for (n = *at; n < nbits; n++) {
+		if (!bit_test(map, n))
+			continue;
+		if (nr && ranges[nr - 1].first + ranges[nr - 1].npages == n)
+			ranges[nr - 1].npages++;
+		else if (nr < max)
+			ranges[nr++] = (struct dirtytrack_range){ n, 1 };
+		else
+			break;
+	}
+	*at = n;
+	return nr;
+}
+
+/* ---- time ---- */
+
+static inline double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+/* How long a race is run: DIRTYTRACK_RACE_SECONDS, or as usual. */
+static inline double race_seconds(double usual)
+{
+	const char *text = getenv("DIRTYTRACK_RACE_SECONDS");
+	char *end;
+	double seconds;
+
+	if (!text)
+		return usual;
+	seconds = strtod(text, &end);
+	if (*end || !(seconds > 0 && seconds <= 3600))
+		dt_broken("DIRTYTRACK_RACE_SECONDS=%s: not a number of seconds", text);
+	return seconds;
 }
 
 /* ---- memory ---- */

@@ -11,8 +11,6 @@
 #include "tracked.h"
 #include "kvm_vmm.h"
 
-#include <time.h>
-
 #define NPAGES	512U
 #define ROUNDS	12
 
@@ -22,14 +20,6 @@
 static __u32 guest_addr(__u32 page)
 {
 	return VMM_RAM + (page << DIRTYTRACK_PAGE_SHIFT);
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
 #define test_vmm_open(v, nvcpus) do {					\

@@ -15,69 +15,35 @@
 
 enum form { BITMAP, BITMAP_ODD, RANGES, RANGES_DOWN, RANGES_ONE_BY_ONE };
 
+static unsigned long cmd_bitmap(bool clear)
+{
+	return clear ? DIRTYTRACK_LOG_CLEAR : DIRTYTRACK_LOG_MERGE;
+}
+
+static unsigned long cmd_ranges(bool clear)
+{
+	return clear ? DIRTYTRACK_LOG_CLEAR_RANGES : DIRTYTRACK_LOG_MERGE_RANGES;
+}
+
 /* As @map says, for the pages of [first, first + npages). */
 static int apply_bitmap(int log, bool clear, const __u64 *map, __u64 first,
 			__u64 npages, __u64 shift, __u64 *pages)
 {
 	__u64 *copy = bitmap_alloc(shift + npages);
-	struct dirtytrack_bitmap arg = {
-		.size = sizeof(arg),
-		.first = first,
-		.npages = npages,
-		.bitmap = (uintptr_t)copy,
-		.bit = shift,
-	};
-	int ret = 0;
+	int ret;
 
 	for (__u64 i = 0; i < npages; i++)
 		if (bit_test(map, first + i))
 			bit_set(copy, shift + i);
-	*pages = 0;
-	while (!ret && arg.npages) {
-		ret = dt_ioctl(log, clear ? DIRTYTRACK_LOG_CLEAR :
-					    DIRTYTRACK_LOG_MERGE, &arg);
-		if (ret)
-			break;
-		if (arg.out_next <= arg.first || arg.out_next > first + npages)
-			dt_broken("CLEAR or MERGE from %llu: out_next %llu",
-				  arg.first, arg.out_next);
-		*pages += arg.out_pages;
-		arg.bit += arg.out_next - arg.first;
-		arg.npages -= arg.out_next - arg.first;
-		arg.first = arg.out_next;
-	}
+	ret = _test_bitmap_all(log, cmd_bitmap(clear), first, npages, copy, shift, pages);
 	free(copy);
 	return ret;
-}
-
-static int apply_ranges(int log, bool clear, struct dirtytrack_range *ranges,
-			__u32 nr, __u64 *pages)
-{
-	struct dirtytrack_ranges arg = { .size = sizeof(arg) };
-
-	*pages = 0;
-	while (nr) {
-		arg.ranges = (uintptr_t)ranges;
-		arg.nr = nr;
-		if (dt_ioctl(log, clear ? DIRTYTRACK_LOG_CLEAR_RANGES :
-					  DIRTYTRACK_LOG_MERGE_RANGES, &arg))
-			return -1;
-		if (arg.out_nr > nr || (!arg.out_nr && !arg.out_next))
-			dt_broken("CLEAR or MERGE of %u ranges did %u", nr, arg.out_nr);
-		*pages += arg.out_pages;
-		ranges += arg.out_nr;
-		nr -= arg.out_nr;
-		if (nr && arg.out_next) {
-			ranges->npages -= arg.out_next - ranges->first;
-			ranges->first = arg.out_next;
-		}
-	}
-	return 0;
 }
 
 static int apply(int log, bool clear, enum form form, const __u64 *map, __u64 *pages)
 {
 	struct dirtytrack_range *ranges;
+	__u64 at = 0;
 	__u32 nr = 0;
 	int ret;
 
@@ -86,22 +52,18 @@ static int apply(int log, bool clear, enum form form, const __u64 *map, __u64 *p
 				    form == BITMAP ? 0 : 37, pages);
 
 	ranges = calloc(NPAGES, sizeof(*ranges));
-	for (__u64 i = 0; i < NPAGES; i++) {
-		if (!bit_test(map, i))
-			continue;
-		if (form != RANGES_ONE_BY_ONE && nr &&
-		    ranges[nr - 1].first + ranges[nr - 1].npages == i)
-			ranges[nr - 1].npages++;
-		else
-			ranges[nr++] = (struct dirtytrack_range){ i, 1 };
-	}
+	if (form != RANGES_ONE_BY_ONE)
+		nr = bitmap_ranges(map, &at, NPAGES, ranges, NPAGES);
+	for (; at < NPAGES; at++)
+		if (bit_test(map, at))
+			ranges[nr++] = (struct dirtytrack_range){ at, 1 };
 	for (__u32 i = 0; form == RANGES_DOWN && i < nr / 2; i++) {
 		struct dirtytrack_range swap = ranges[i];
 
 		ranges[i] = ranges[nr - 1 - i];
 		ranges[nr - 1 - i] = swap;
 	}
-	ret = apply_ranges(log, clear, ranges, nr, pages);
+	ret = _test_ranges_all(log, cmd_ranges(clear), ranges, nr, pages);
 	free(ranges);
 	return ret;
 }
@@ -426,7 +388,8 @@ TEST_F_TIMEOUT(range, many_under_signals, 120)
 		ranges[i] = (struct dirtytrack_range){ i % NPAGES, 1 };
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &often, NULL);
-	EXPECT_EQ(0, apply_ranges(self->log, false, ranges, NR, &pages));
+	EXPECT_EQ(0, _test_ranges_all(self->log, DIRTYTRACK_LOG_MERGE_RANGES,
+				      ranges, NR, &pages));
 	setitimer(ITIMER_REAL, &never, NULL);
 	EXPECT_EQ(NPAGES, test_harvest_all(self->log, 0, 0, NPAGES, got, 0));
 	free(ranges);

@@ -11,29 +11,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <time.h>
 #include <linux/userfaultfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
-
-/* As for races: DIRTYTRACK_RACE_SECONDS, 2 by default. */
-static double race_seconds(void)
-{
-	const char *text = getenv("DIRTYTRACK_RACE_SECONDS");
-	double seconds = text ? strtod(text, NULL) : 2;
-
-	if (!(seconds > 0 && seconds <= 3600))
-		dt_broken("DIRTYTRACK_RACE_SECONDS=%s: not a number of seconds", text);
-	return seconds;
-}
 
 /* ---- several writers of one page ---- */
 
@@ -173,7 +153,7 @@ static int words_round(int log, struct writer *writers, char *view,
 
 TEST_F_TIMEOUT(words, nothing_is_lost, 3700)
 {
-	double end = now() + race_seconds();
+	double end = now() + race_seconds(2);
 	__u64 rounds = 0;
 	int lost = 0;
 
@@ -246,7 +226,7 @@ TEST_F_TIMEOUT(window, held_page_is_reported, 3700)
 	int slot = test_new_slot(1), log, pipes[2];
 	struct mapper m = { .mem = test_map(slot, 0, 1) };
 	struct iovec iov = { .iov_base = m.mem, .iov_len = PAGE_SIZE };
-	double end = now() + race_seconds();
+	double end = now() + race_seconds(2);
 	__u64 got, missing = 0;
 	pthread_t thread;
 
@@ -340,7 +320,7 @@ TEST_F_TIMEOUT(window, copies_by_fork_are_protected, 3700)
 				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int slot = test_new_slot(1), log = test_log_create(slot, 0);
 	char *view = test_map(slot, 0, 1);
-	double end = now() + race_seconds();
+	double end = now() + race_seconds(2);
 	__u64 got, before, copy = 0;
 	pid_t pid;
 
@@ -450,7 +430,7 @@ TEST_F_TIMEOUT(window, held_write_is_reported_at_its_end, 3700)
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
 		.uffd = syscall(SYS_userfaultfd, O_CLOEXEC),
 	};
-	double end = now() + race_seconds();
+	double end = now() + race_seconds(2);
 	char *view = test_map(slot, 0, 1);
 	__u64 got, before, copy = 0;
 	pthread_t threads[2];
@@ -518,7 +498,7 @@ TEST_F_TIMEOUT(window, mapping_has_the_page_of_the_slot, 3700)
 {
 	int slot = test_new_slot(1);
 	struct fault_race r = { .mem = test_map(slot, 0, 1) };
-	double end = now() + race_seconds();
+	double end = now() + race_seconds(2);
 	unsigned int seed = 1, differ = 0;
 	pthread_t thread;
 	__u64 value;
@@ -831,7 +811,7 @@ static void *harvest_other(void *arg)
  */
 TEST_F_TIMEOUT(window, full_log_starts_meanwhile, 3700)
 {
-	double end = now() + race_seconds();
+	double end = now() + race_seconds(2);
 	unsigned int seed = 1;
 
 	for (; self->rounds < 5 || now() < end; self->rounds++) {
