@@ -967,7 +967,16 @@ static inline char *guarded_alloc(__u64 npages)
 	return p;
 }
 
-/* ---- processes ---- */
+/* ---- files and processes ---- */
+
+/* Another open file of what the fd is of, through /proc. */
+static inline int test_reopen(int fd, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, flags | O_CLOEXEC);
+}
 
 /*
  * How a child ended: its exit status, or 128 + the signal.  A child of a test

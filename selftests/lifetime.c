@@ -11,14 +11,13 @@
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 
 #include <linux/userfaultfd.h>
 
-#include "dirtytrack_test.h"
+#include "processes.h"
 
 #define NPAGES 200
 #define SIZE (NPAGES * PAGE_SIZE)
@@ -44,15 +43,7 @@ static void pause_ms(unsigned int ms)
 	__met;								\
 })
 
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
-}
-
-/* ---- what a child says to its parent, and fds that travel ---- */
+/* ---- what a child says to its parent ---- */
 
 static void say(int fd, char c)
 {
@@ -66,44 +57,6 @@ static char hear(int fd)
 	char c = 0;
 
 	return read(fd, &c, 1) == 1 ? c : 0;
-}
-
-static void send_fd(int socket, int fd)
-{
-	char byte = 'f', control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	if (sendmsg(socket, &msg, 0) != 1)
-		dt_broken("sendmsg: %s", strerror(errno));
-}
-
-static int receive_fd(int socket)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c;
-	int fd;
-
-	if (recvmsg(socket, &msg, 0) != 1)
-		dt_broken("recvmsg: %s", strerror(errno));
-	c = CMSG_FIRSTHDR(&msg);
-	if (!c)
-		dt_broken("the message has no fd");
-	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-	return fd;
 }
 
 /* ---- each thing that holds a slot, alone ---- */
@@ -197,11 +150,11 @@ FIXTURE_SETUP(holder)
 		self->slot = -1;
 		break;
 	case SLOT_FD_READ_ONLY:
-		self->fd = reopen(self->slot, O_RDONLY);
+		self->fd = test_reopen(self->slot, O_RDONLY);
 		ASSERT_LE(0, self->fd);
 		break;
 	case SLOT_FD_PATH:
-		self->fd = reopen(self->slot, O_PATH);
+		self->fd = test_reopen(self->slot, O_PATH);
 		ASSERT_LE(0, self->fd);
 		break;
 	case SLOT_FD_IN_FLIGHT:

@@ -297,12 +297,9 @@ TEST_F(mappings, mapped_over)
 TEST_F(mappings, opened_again)
 {
 	struct tracked *t = &self->t;
-	char path[64];
+	int fd = test_reopen(t->slot, O_RDWR);
 	char *other;
-	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->slot);
-	fd = open(path, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	other = test_map(fd, 0, NPAGES);
 	close(fd);
@@ -376,11 +373,8 @@ TEST_F(mappings, readonly_mapping_of_writable_fd)
 TEST_F(mappings, readonly_fd_is_refused)
 {
 	struct tracked *t = &self->t;
-	char path[64];
-	int fd;
+	int fd = test_reopen(t->slot, O_RDONLY);
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->slot);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	for (int round = 0; round < 3; round++) {
 		errno = 0;

@@ -81,15 +81,6 @@ static void fill(char *p, size_t size, unsigned int seed)
 		p[i] = (seed = seed * 1103515245 + 12345) >> 16 | 1;
 }
 
-/* Opens what an fd stands for again, as a program does that was given its path. */
-static int reopen(int fd, int flags)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, flags | O_CLOEXEC);
-}
-
 /* ---- what it looks like ---- */
 
 TEST_F(file, stat)
@@ -725,7 +716,7 @@ TEST_F(file, fallocate_refused)
 		FALLOC_FL_UNSHARE_RANGE,
 		FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE, 1 << 20,
 	};
-	int fd = reopen(self->slot, O_RDONLY);
+	int fd = test_reopen(self->slot, O_RDONLY);
 
 	fill(self->want, SIZE, 2);
 	ASSERT_EQ(SIZE, (size_t)pwrite(self->slot, self->want, SIZE, 0));
@@ -756,7 +747,7 @@ TEST_F(file, size_is_fixed)
 	EXPECT_EQ(0, ftruncate(self->slot, SIZE));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->slot);
 	EXPECT_ERRNO(EPERM, truncate(path, 0));
-	EXPECT_ERRNO(EPERM, (fd = reopen(self->slot, O_RDWR | O_TRUNC)));
+	EXPECT_ERRNO(EPERM, (fd = test_reopen(self->slot, O_RDWR | O_TRUNC)));
 	ASSERT_EQ(0, fstat(self->slot, &st));
 	EXPECT_EQ(SIZE, (size_t)st.st_size);
 	EXPECT_CONTENT();
@@ -782,8 +773,8 @@ TEST_F(file, sync)
 
 TEST_F(file, reopen)
 {
-	int rw = reopen(self->slot, O_RDWR), ro = reopen(self->slot, O_RDONLY);
-	int wo = reopen(self->slot, O_WRONLY);
+	int rw = test_reopen(self->slot, O_RDWR), ro = test_reopen(self->slot, O_RDONLY);
+	int wo = test_reopen(self->slot, O_WRONLY);
 	char *map;
 	char c = 0;
 
@@ -851,8 +842,8 @@ TEST_F(file, mode_is_obeyed)
 	if (!pid) {
 		if (setresuid(12345, 12345, 12345) || prctl(PR_SET_DUMPABLE, 1))
 			dt_broken("setresuid: %s", strerror(errno));
-		EXPECT_ERRNO(EACCES, reopen(self->slot, O_RDONLY));
-		EXPECT_ERRNO(EACCES, reopen(self->slot, O_RDWR));
+		EXPECT_ERRNO(EACCES, test_reopen(self->slot, O_RDONLY));
+		EXPECT_ERRNO(EACCES, test_reopen(self->slot, O_RDWR));
 		_exit(!_metadata->passed);
 	}
 	status = test_wait(pid);
@@ -878,7 +869,7 @@ TEST_F(file, private_is_refused)
 
 TEST_F(file, read_only_fd_is_refused)
 {
-	int fd = reopen(self->slot, O_RDONLY);
+	int fd = test_reopen(self->slot, O_RDONLY);
 
 	ASSERT_LE(0, fd);
 	EXPECT_NO_MAP(EACCES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, SIZE, 0);
@@ -1113,7 +1104,7 @@ TEST_F(file, no_expansion)
 TEST_F(file, o_direct)
 {
 	char *page = guarded_alloc(1);
-	int fd = reopen(self->slot, O_RDWR | O_DIRECT);
+	int fd = test_reopen(self->slot, O_RDWR | O_DIRECT);
 
 	if (fd < 0) {
 		EXPECT_EQ(EINVAL, errno);

@@ -11,10 +11,7 @@
 #ifndef DIRTYTRACK_TRACKED_H
 #define DIRTYTRACK_TRACKED_H
 
-#include "dirtytrack_test.h"
-
-#include <sys/socket.h>
-#include <sys/wait.h>
+#include "processes.h"
 
 /* What the slot's pages are when the log starts. */
 enum tracked_start {
@@ -178,45 +175,6 @@ static inline void tracked_close(struct __test_metadata *_metadata,
 	free(t->want);
 	free(t->ever);
 	free(t->got);
-}
-
-/* ---- other processes ---- */
-
-/* Has the child ended by itself, with status 0? */
-static inline bool child_ok(pid_t pid)
-{
-	int status;
-
-	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-	       !WEXITSTATUS(status);
-}
-
-/* Runs the statements in a child and waits for its end. */
-#define in_child(...) do {						\
-	pid_t __pid = fork();						\
-									\
-	ASSERT_LE(0, __pid);						\
-	if (!__pid) {							\
-		__VA_ARGS__;						\
-		_exit(0);						\
-	}								\
-	ASSERT_TRUE(child_ok(__pid));					\
-} while (0)
-
-/*
- * Turns between two processes: each end of the pair waits for the other's
- * turn_give().  An end whose peer is gone is not kept waiting.
- */
-static inline bool turn_give(int end)
-{
-	return send(end, "", 1, MSG_NOSIGNAL) == 1;
-}
-
-static inline bool turn_wait(int end)
-{
-	char c;
-
-	return recv(end, &c, 1, 0) == 1;
 }
 
 #endif /* DIRTYTRACK_TRACKED_H */

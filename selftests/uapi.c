@@ -969,11 +969,8 @@ TEST_F(uapi, limit_rate)
 TEST_F(uapi, log_create_needs_writer)
 {
 	struct dirtytrack_slot_info info;
-	char path[64];
-	int fd, log;
+	int fd = test_reopen(self->o.slot, O_RDONLY), log;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", self->o.slot);
-	fd = open(path, O_RDONLY);
 	ASSERT_LE(0, fd);
 	test_slot_info(fd, &info);
 	EXPECT_EQ(self->o.id, info.out_id);
