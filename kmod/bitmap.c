@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two-level bitmap: see bitmap.h for the order of its two levels.
+ * Bitmap with two levels of summary: see bitmap.h for the order of its levels.
  */
 #include <linux/bitops.h>
 
@@ -12,11 +12,14 @@
  * @nbits: bits
  * @words: dt_bitmap_words(@nbits) zeroed words
  * @summary: dt_bitmap_groups(@nbits) zeroed words
+ * @top: dt_bitmap_tops(@nbits) zeroed words
  */
-void dt_bitmap_init(struct dt_bitmap *bm, u64 nbits, void *words, void *summary)
+void dt_bitmap_init(struct dt_bitmap *bm, u64 nbits, void *words, void *summary,
+		    void *top)
 {
 	bm->words = words;
 	bm->summary = summary;
+	bm->top = top;
 	bm->nbits = nbits;
 	bm->nwords = dt_bitmap_words(nbits);
 	bm->ngroups = dt_bitmap_groups(nbits);
@@ -24,16 +27,16 @@ void dt_bitmap_init(struct dt_bitmap *bm, u64 nbits, void *words, void *summary)
 
 /*
  * Sets bits of a word with a full barrier behind, also when they are set: what
- * follows (the look at the summary) must not be done before the word was seen.
+ * follows (the looks at summary and top) must not be done before the word was seen.
  */
 static void or_ordered(atomic64_t *word, u64 bits)
 {
 	if ((atomic64_read(word) & bits) == bits) {
-		smp_mb();			/* pairs with the claim's xchg */
+		smp_mb();			/* pairs with claim and retire */
 		return;
 	}
 	atomic64_or(bits, word);
-	smp_mb__after_atomic();			/* pairs with the claim's xchg */
+	smp_mb__after_atomic();			/* pairs with claim and retire */
 }
 
 /**
@@ -48,13 +51,17 @@ static void or_ordered(atomic64_t *word, u64 bits)
  */
 void dt_bitmap_or(struct dt_bitmap *bm, u64 word, u64 bits)
 {
+	u64 group = word / DT_WORD_BITS;
 	u64 sbit = 1ULL << (word % DT_WORD_BITS);
+	u64 gbit = 1ULL << (group % DT_WORD_BITS);
 
 	if (!bits)
 		return;
 	or_ordered(&bm->words[word], bits);
-	if (!(dt_bitmap_group(bm, word / DT_WORD_BITS) & sbit))
-		atomic64_or(sbit, &bm->summary[word / DT_WORD_BITS]);
+	if (!(dt_bitmap_group(bm, group) & sbit))
+		atomic64_or(sbit, &bm->summary[group]);
+	if (!(atomic64_read(&bm->top[group / DT_WORD_BITS]) & gbit))
+		atomic64_or(gbit, &bm->top[group / DT_WORD_BITS]);
 }
 
 /**
@@ -84,6 +91,73 @@ void dt_bitmap_set_range(struct dt_bitmap *bm, u64 first, u64 nbits)
 
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++)
 		dt_bitmap_or(bm, word, dt_word_mask(word, first, end));
+}
+
+/**
+ * dt_bitmap_next - find a group in which either of two bitmaps may have bits
+ * @a: one bitmap
+ * @b: another of the same size, or the same
+ * @group: where to start
+ *
+ * Asks the top: dt_bitmap_busy() tells whether there are any.  Only for a claimer of
+ * both is what it skips certain to be clean.
+ *
+ * Return: the first such group from @group on, or the number of groups.
+ */
+u64 dt_bitmap_next(const struct dt_bitmap *a, const struct dt_bitmap *b, u64 group)
+{
+	u64 mask = ~0ULL << (group % DT_WORD_BITS);
+	u64 i;
+
+	for (i = group / DT_WORD_BITS; i * DT_WORD_BITS < a->ngroups; i++) {
+		u64 bits = (atomic64_read(&a->top[i]) | atomic64_read(&b->top[i])) & mask;
+
+		if (bits)
+			return i * DT_WORD_BITS + __ffs64(bits);
+		mask = ~0ULL;
+	}
+	return a->ngroups;
+}
+
+/* Clears a group's top bit, unless a setter has just left it to us. */
+static void retire(struct dt_bitmap *bm, u64 group)
+{
+	atomic64_t *top = &bm->top[group / DT_WORD_BITS];
+	u64 gbit = 1ULL << (group % DT_WORD_BITS);
+	u64 word = group * DT_WORD_BITS;
+	u64 end = word + DT_WORD_BITS;
+
+	if (end > bm->nwords)
+		end = bm->nwords;
+	/* A full barrier, between the top and the words: pairs with or. */
+	if (!(atomic64_fetch_andnot(gbit, top) & gbit))
+		return;
+	for (; word < end; word++) {
+		if (dt_bitmap_word(bm, word)) {
+			atomic64_or(gbit, top);
+			return;
+		}
+	}
+}
+
+/**
+ * dt_bitmap_busy - may a group have bits?
+ * @bm: the bitmap
+ * @group: a group, as a rule from dt_bitmap_next(), which then knows of one less
+ *	that has none
+ *
+ * For claimers: they exclude each other.
+ *
+ * Return: true if it may; false if all bits that setters had set when the call began
+ * are taken.
+ */
+bool dt_bitmap_busy(struct dt_bitmap *bm, u64 group)
+{
+	if (dt_bitmap_group(bm, group))
+		return true;
+	if (atomic64_read(&bm->top[group / DT_WORD_BITS]) >> (group % DT_WORD_BITS) & 1)
+		retire(bm, group);
+	return false;
 }
 
 /**
@@ -149,7 +223,8 @@ u64 dt_bitmap_count(const struct dt_bitmap *bm)
 {
 	u64 group, words, count = 0;
 
-	for (group = 0; group < bm->ngroups; group++) {
+	for (group = dt_bitmap_next(bm, bm, 0); group < bm->ngroups;
+	     group = dt_bitmap_next(bm, bm, group + 1)) {
 		for (words = dt_bitmap_group(bm, group); words; words &= words - 1)
 			count += hweight64(dt_bitmap_word(bm, group * DT_WORD_BITS +
 							  __ffs64(words)));

@@ -33,6 +33,9 @@
 #define DT_RUN_GAP		512
 #define DT_RUN_GAP_NOTIFIED	8
 
+/* Groups with nothing in them that are looked at before others may have the lock. */
+#define DT_NEXT_GROUPS		64
+
 /**
  * dt_mark_written - say that the kernel has written to a page
  * @slot: the slot
@@ -246,29 +249,34 @@ static int dt_collect_group(struct dt_slot *slot, u64 group, u64 first, u64 end,
  * @log: the log that wants it
  * @first: page to start at
  * @end: page to stop before
- * @group: gets the first group of [@first, @end) in which @log may have pages that
- *	were written before the call, or the one after the last
+ * @group: gets a group of [@first, @end) before which @log has no pages that were
+ *	written before the call, and which as a rule has some; or the one after the
+ *	last
  *
  * The summaries are read under the slot's lock: without it a group that another
  * log's collect has consumed and not delivered yet would look idle.
  *
- * Context: takes the slot's lock, for one group's collect at most.
+ * Context: takes the slot's lock, for one group's collect at most, or to look at
+ * DT_NEXT_GROUPS that turn out to be clean.
  * Return: 0, or EINTR if the caller is being killed.
  */
 int dt_collect_next(struct dt_slot *slot, struct dt_log *log, u64 first, u64 end,
 		    u64 *group)
 {
 	u64 last = DIV_ROUND_UP_ULL(end, DT_GROUP_BITS);
-	int err = 0;
+	int looks = 0, err = 0;
 
 	if (mutex_lock_killable(&slot->lock))
 		return -EINTR;
-	for (*group = first / DT_GROUP_BITS; *group < last; (*group)++) {
-		if (dt_bitmap_group(&slot->open, *group)) {
+	for (*group = first / DT_GROUP_BITS; ; (*group)++) {
+		*group = dt_bitmap_next(&slot->open, &log->bitmap, *group);
+		if (*group >= last)
+			break;
+		if (dt_bitmap_busy(&slot->open, *group)) {
 			err = dt_collect_group(slot, *group, first, end, NULL);
 			break;
 		}
-		if (dt_bitmap_group(&log->bitmap, *group))
+		if (dt_bitmap_busy(&log->bitmap, *group) || ++looks == DT_NEXT_GROUPS)
 			break;
 	}
 	mutex_unlock(&slot->lock);
@@ -305,19 +313,19 @@ int dt_collect_select(struct dt_slot *slot, u64 group, const u64 *select)
  */
 int dt_collect_all(struct dt_slot *slot)
 {
-	u64 group;
-	int err;
+	struct dt_bitmap *open = &slot->open;
+	u64 group = 0;
+	int err = 0;
 
-	for (group = 0; group < slot->open.ngroups; group++) {
-		cond_resched();
-		if (!dt_bitmap_group(&slot->open, group))
-			continue;
+	while (!err && group < open->ngroups) {
 		if (mutex_lock_killable(&slot->lock))
 			return -EINTR;
-		err = dt_collect_group(slot, group, 0, slot->npages, NULL);
+		group = dt_bitmap_next(open, open, group);
+		if (group < open->ngroups && dt_bitmap_busy(open, group))
+			err = dt_collect_group(slot, group, 0, slot->npages, NULL);
 		mutex_unlock(&slot->lock);
-		if (err)
-			return err;
+		cond_resched();
+		group++;
 	}
-	return 0;
+	return err;
 }

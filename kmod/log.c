@@ -48,6 +48,7 @@ static void dt_log_free(struct dt_log *log)
 	dt_ring_destroy(&log->ring);
 	vfree(log->bitmap.words);
 	vfree(log->bitmap.summary);
+	kvfree(log->bitmap.top);
 	iput(&log->slot->inode);
 	kfree(log);
 }
@@ -192,7 +193,7 @@ struct dt_log *dt_file_log(struct file *file)
 static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 {
 	struct dt_log *log = kzalloc(sizeof(*log), GFP_KERNEL_ACCOUNT);
-	void *words, *summary;
+	void *words, *summary, *top;
 
 	if (!log)
 		return NULL;
@@ -205,8 +206,9 @@ static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 			  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	summary = __vmalloc(PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64)),
 			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	dt_bitmap_init(&log->bitmap, slot->npages, words, summary);
-	if (dt_ring_init(&log->ring, ring_entries) || !words || !summary) {
+	top = kvcalloc(dt_bitmap_tops(slot->npages), sizeof(u64), GFP_KERNEL_ACCOUNT);
+	dt_bitmap_init(&log->bitmap, slot->npages, words, summary, top);
+	if (dt_ring_init(&log->ring, ring_entries) || !words || !summary || !top) {
 		dt_log_free(log);
 		return NULL;
 	}

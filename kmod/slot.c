@@ -70,7 +70,7 @@ static bool dt_slot_permitted(struct dt_slot *slot)
 static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 {
 	struct dt_slot *slot = dt_slotfs_alloc(length);
-	void *words, *summary;
+	void *words, *summary, *top;
 
 	if (!slot)
 		return NULL;
@@ -80,11 +80,12 @@ static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 			  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	summary = __vmalloc(dt_bitmap_groups(slot->npages) * sizeof(u64),
 			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	dt_bitmap_init(&slot->open, slot->npages, words, summary);
+	top = kvcalloc(dt_bitmap_tops(slot->npages), sizeof(u64), GFP_KERNEL_ACCOUNT);
+	dt_bitmap_init(&slot->open, slot->npages, words, summary, top);
 	slot->released = __vmalloc(dt_bitmap_words(slot->npages) * sizeof(u64),
 				   GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	slot->stats = alloc_percpu_gfp(struct dt_slot_stats, GFP_KERNEL_ACCOUNT);
-	if (!words || !summary || !slot->released || !slot->stats ||
+	if (!words || !summary || !top || !slot->released || !slot->stats ||
 	    dt_pages_init(slot)) {
 		iput(&slot->inode);	/* which frees what there is */
 		return NULL;
@@ -110,6 +111,7 @@ void dt_slot_free(struct dt_slot *slot)
 	dt_pages_destroy(slot);
 	vfree(slot->open.words);
 	vfree(slot->open.summary);
+	kvfree(slot->open.top);
 	vfree(slot->released);
 	free_percpu(slot->stats);
 }

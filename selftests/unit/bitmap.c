@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module's two-level bitmap, one thread: every operation against a model of a
- * byte a bit, at the edges of words and groups and for sizes that end anywhere.
+ * The module's bitmap, one thread: every operation against a model of a byte a bit,
+ * at the edges of words, of groups and of what one word of the top stands for, and
+ * for sizes that end anywhere.
  *
  * After each step all of it must hold: the bits are the model's, no bit lies beyond
  * the last one, a word that has bits has its summary bit unless it was claimed, and
- * the count is right.  The memory of a bitmap is exactly what dt_bitmap_words() and
- * dt_bitmap_groups() say, so that AddressSanitizer sees a step outside.
+ * its group's top bit, and the count is right.  The memory of a bitmap is exactly what
+ * dt_bitmap_words(), dt_bitmap_groups() and dt_bitmap_tops() say, so that
+ * AddressSanitizer sees a step outside.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +21,7 @@
 
 static const u64 sizes[] = {
 	1, 2, 63, 64, 65, 127, 128, 129, 4095, 4096, 4097, 5000, 8191, 8192,
-	8193, 262143, 262144, 262145,
+	8193, 262143, 262144, 262145, 266241,
 };
 
 struct fixture {
@@ -40,7 +42,8 @@ static void *zeroed(size_t nr, size_t size)
 static void setup(struct fixture *f, u64 nbits)
 {
 	dt_bitmap_init(&f->bm, nbits, zeroed(dt_bitmap_words(nbits), 8),
-		       zeroed(dt_bitmap_groups(nbits), 8));
+		       zeroed(dt_bitmap_groups(nbits), 8),
+		       zeroed(dt_bitmap_tops(nbits), 8));
 	f->model = zeroed(nbits, 1);
 	f->claimed = zeroed(f->bm.nwords, 1);
 }
@@ -49,6 +52,7 @@ static void teardown(struct fixture *f)
 {
 	free(f->bm.words);
 	free(f->bm.summary);
+	free(f->bm.top);
 	free(f->model);
 	free(f->claimed);
 }
@@ -68,6 +72,12 @@ static u64 model_word(const struct fixture *f, u64 word)
 	return bits;
 }
 
+/* Is the top bit of a group set? */
+static bool topped(const struct fixture *f, u64 group)
+{
+	return atomic64_read(&f->bm.top[group / 64]) >> (group % 64) & 1;
+}
+
 /* What is wrong with a word, or NULL. */
 static const char *word_trouble(const struct fixture *f, u64 word)
 {
@@ -79,6 +89,8 @@ static const char *word_trouble(const struct fixture *f, u64 word)
 	if (want && !f->claimed[word] &&
 	    !(dt_bitmap_group(&f->bm, word / 64) & sbit))
 		return "a word has bits and no summary bit";
+	if (want && !topped(f, word / 64))
+		return "a word has bits and its group no top bit";
 	return NULL;
 }
 
@@ -105,6 +117,10 @@ static const char *trouble(const struct fixture *f, u64 first, u64 last, bool al
 	if (f->bm.nwords % 64 &&
 	    dt_bitmap_group(&f->bm, f->bm.ngroups - 1) >> (f->bm.nwords % 64))
 		return "the summary has bits beyond the last word";
+	if (f->bm.ngroups % 64 &&
+	    (u64)atomic64_read(&f->bm.top[dt_bitmap_tops(f->bm.nbits) - 1]) >>
+	    (f->bm.ngroups % 64))
+		return "the top has bits beyond the last group";
 	for (i = 0; i < f->bm.nwords; i++) {
 		if (f->claimed[i])
 			return NULL;	/* The count passes over claimed words. */
@@ -124,12 +140,20 @@ static const char *trouble(const struct fixture *f, u64 first, u64 last, bool al
 		}							\
 	} while (0)
 
-/* All that is set, by whole words; what is left must be nothing at all. */
+/*
+ * All that is set, by whole words, in the way that a harvest finds it; what is left
+ * must be nothing at all, after one more look not even a group to look at.
+ */
 static void check_drain(struct fixture *f)
 {
 	u64 group, words, word;
 
-	for (group = 0; group < f->bm.ngroups; group++) {
+	for (group = dt_bitmap_next(&f->bm, &f->bm, 0); group < f->bm.ngroups;
+	     group = dt_bitmap_next(&f->bm, &f->bm, group + 1)) {
+		if (!dt_bitmap_busy(&f->bm, group)) {
+			CHECK(!topped(f, group));
+			continue;
+		}
 		words = dt_bitmap_claim(&f->bm, group);
 		CHECK(!dt_bitmap_group(&f->bm, group));
 		for (; words; words &= words - 1) {
@@ -146,12 +170,17 @@ static void check_drain(struct fixture *f)
 	for (group = 0; group < f->bm.ngroups; group++)
 		CHECK(!dt_bitmap_group(&f->bm, group));
 	CHECK_EQ(dt_bitmap_count(&f->bm), 0);
+	for (group = 0; group < f->bm.ngroups; group++)
+		CHECK(!dt_bitmap_busy(&f->bm, group));
+	CHECK_EQ(dt_bitmap_next(&f->bm, &f->bm, 0), f->bm.ngroups);
 }
 
 /* The positions around which things go wrong, ascending, below @end. */
 static size_t edges(u64 end, u64 *out)
 {
-	static const u64 at[] = { 0, 64, 128, 4032, 4096, 4160, 8192, 258048 };
+	static const u64 at[] = {
+		0, 64, 128, 4032, 4096, 4160, 8192, 258048, 262144,
+	};
 	size_t i, nr = 0;
 	u64 pos;
 
@@ -208,16 +237,19 @@ static void word_mask_far(void)
 
 static void sizes_in_words(void)
 {
-	u64 nbits, words = 0, groups = 0;
+	u64 nbits, words = 0, groups = 0, tops = 0;
 
-	for (nbits = 1; nbits <= 300000; nbits++) {
+	for (nbits = 1; nbits <= 600000; nbits++) {
 		words += nbits % 64 == 1;
 		groups += nbits % 4096 == 1;
+		tops += nbits % 262144 == 1;
+		CHECK_EQ(dt_bitmap_tops(nbits), tops);
 		CHECK_EQ(dt_bitmap_words(nbits), words);
 		CHECK_EQ(dt_bitmap_groups(nbits), groups);
 	}
 	CHECK_EQ(dt_bitmap_words(5000), 79);
 	CHECK_EQ(dt_bitmap_groups(5000), 2);
+	CHECK_EQ(dt_bitmap_tops(5000), 1);
 }
 
 static void set_each(struct fixture *f)
@@ -369,6 +401,71 @@ static void unclaim(struct fixture *f)
 	}
 }
 
+/* The next group is that of the model, from everywhere, in one bitmap or in two. */
+static void next_group(struct fixture *f)
+{
+	struct fixture other;
+	u64 at[MAX_EDGES], from, want;
+	size_t i, j, nr = edges(f->bm.ngroups, at);
+
+	setup(&other, f->bm.nbits);
+	for (i = 0; i < nr; i++) {
+		for (j = i; j < nr; j++) {
+			dt_bitmap_set(&f->bm, at[i] * 4096);
+			f->model[at[i] * 4096] = 1;
+			dt_bitmap_set(&other.bm, at[j] * 4096);
+			other.model[at[j] * 4096] = 1;
+			for (from = 0; from < f->bm.ngroups; from++) {
+				want = from <= at[i] ? at[i] : f->bm.ngroups;
+				CHECK_EQ(dt_bitmap_next(&f->bm, &f->bm, from), want);
+				if (want == f->bm.ngroups && from <= at[j])
+					want = at[j];
+				CHECK_EQ(dt_bitmap_next(&f->bm, &other.bm, from), want);
+				CHECK_EQ(dt_bitmap_next(&other.bm, &f->bm, from), want);
+			}
+			/* Past the last one, where a walk goes on. */
+			CHECK_EQ(dt_bitmap_next(&f->bm, &other.bm, f->bm.ngroups),
+				 f->bm.ngroups);
+			check_drain(f);
+			check_drain(&other);
+		}
+	}
+	teardown(&other);
+}
+
+/* A group is busy while it has bits, and no longer looked at when it has none. */
+static void retires(struct fixture *f)
+{
+	u64 at[MAX_EDGES], group;
+	size_t i, nr = edges(f->bm.nbits, at);
+
+	for (i = 0; i < nr; i++) {
+		group = at[i] / 4096;
+		CHECK(!dt_bitmap_busy(&f->bm, group));
+		CHECK(!topped(f, group));
+		dt_bitmap_set(&f->bm, at[i]);
+		f->model[at[i]] = 1;
+		CHECK(dt_bitmap_busy(&f->bm, group));
+		CHECK(topped(f, group));
+
+		/* Claimed and not taken, as by a setter that has not come to the summary. */
+		CHECK(dt_bitmap_claim(&f->bm, group));
+		CHECK(!dt_bitmap_busy(&f->bm, group));
+		CHECK(topped(f, group));
+		dt_bitmap_unclaim(&f->bm, group, 1ULL << (at[i] / 64 % 64));
+		CHECK(dt_bitmap_busy(&f->bm, group));
+
+		/* All of it taken: the top bit stays until the next look. */
+		CHECK(dt_bitmap_claim(&f->bm, group));
+		CHECK_EQ(dt_bitmap_take(&f->bm, at[i] / 64, ~0ULL), 1ULL << (at[i] % 64));
+		f->model[at[i]] = 0;
+		CHECK(topped(f, group));
+		CHECK(!dt_bitmap_busy(&f->bm, group));
+		CHECK(!topped(f, group));
+	}
+	check_drain(f);
+}
+
 static u64 random_u64(u64 *state)
 {
 	*state ^= *state << 13;
@@ -482,6 +579,8 @@ SIZED(or_patterns)
 SIZED(set_ranges)
 SIZED(take_parts)
 SIZED(unclaim)
+SIZED(next_group)
+SIZED(retires)
 SIZED(random_steps)
 
 static const struct tap_test tests[] = {
@@ -494,6 +593,8 @@ static const struct tap_test tests[] = {
 	TAP_TEST(set_ranges_of_every_size),
 	TAP_TEST(take_parts_of_every_size),
 	TAP_TEST(unclaim_of_every_size),
+	TAP_TEST(next_group_of_every_size),
+	TAP_TEST(retires_of_every_size),
 	TAP_TEST(random_steps_of_every_size),
 };
 

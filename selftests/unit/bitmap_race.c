@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module's two-level bitmap, many setters against one claimer.
+ * The module's bitmap, many setters against one claimer.
  *
  * What a setter is promised: its bits are taken by the first harvest that starts
  * after the call returned, or by an earlier one, but not by one that had ended
- * before the call began.  (A harvest claims every group and takes the claimed
- * words.)  The claimer numbers its harvests and notes for each bit the last that
+ * before the call began.  (A harvest claims every group that may have bits and takes
+ * the claimed words.)  The claimer numbers its harvests and notes for each bit the last that
  * took it; so a setter that reads the numbers before and after its call knows which
  * harvests may have its bits, waits for the last of them, and looks.
  *
@@ -13,7 +13,8 @@
  * word was not zero (another setter may not have set it yet); when a barrier
  * between the two is missing (in the "weak" build); when the claimer takes the word
  * before it clears the summary bit, or keeps no summary bit for what it leaves in a
- * word; and when any of it is not atomic, which ThreadSanitizer sees too.
+ * word; when a group is retired that a setter has just come to; and when any of it is
+ * not atomic, which ThreadSanitizer sees too.
  * "make mutants" shows each of these.
  */
 #include <pthread.h>
@@ -145,11 +146,28 @@ static void take(struct race *r, u64 word, u64 mask, u64 number)
 	}
 }
 
+/*
+ * The next group that may have bits.  What is looked at and found clean is retired,
+ * as in a harvest of the module.
+ */
+static u64 next_busy(struct race *r, u64 group)
+{
+	for (;; group++) {
+		group = dt_bitmap_next(&r->bm, &r->bm, group);
+		if (group == r->bm.ngroups || dt_bitmap_busy(&r->bm, group))
+			return group;
+	}
+}
+
+#define for_each_busy(r, group)						\
+	for ((group) = next_busy(r, 0); (group) < (r)->bm.ngroups;	\
+	     (group) = next_busy(r, (group) + 1))
+
 static void harvest_words(struct race *r, u64 number)
 {
 	u64 group, words;
 
-	for (group = 0; group < r->bm.ngroups; group++) {
+	for_each_busy(r, group) {
 		for (words = dt_bitmap_claim(&r->bm, group); words; words &= words - 1)
 			take(r, group * 64 + __builtin_ctzll(words), ~0ULL, number);
 	}
@@ -163,7 +181,7 @@ static void harvest_halves(struct race *r, u64 number)
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(masks); i++) {
-		for (group = 0; group < r->bm.ngroups; group++) {
+		for_each_busy(r, group) {
 			words = dt_bitmap_claim(&r->bm, group);
 			for (; words; words &= words - 1)
 				take(r, group * 64 + __builtin_ctzll(words),
@@ -179,7 +197,7 @@ static void harvest_in_turns(struct race *r, u64 number)
 	u64 group, words;
 	size_t i;
 
-	for (group = 0; group < r->bm.ngroups; group++) {
+	for_each_busy(r, group) {
 		for (i = 0; i < ARRAY_LEN(turns); i++) {
 			words = dt_bitmap_claim(&r->bm, group);
 			dt_bitmap_unclaim(&r->bm, group, words & ~turns[i]);
@@ -252,7 +270,8 @@ static void race(const struct race_ops *ops)
 	u64 number = 0, taken;
 
 	dt_bitmap_init(&r->bm, NBITS, zeroed(dt_bitmap_words(NBITS), 8),
-		       zeroed(dt_bitmap_groups(NBITS), 8));
+		       zeroed(dt_bitmap_groups(NBITS), 8),
+		       zeroed(dt_bitmap_tops(NBITS), 8));
 	r->ops = ops;
 	atomic_store(&r->running, NR_SETTERS);
 	for (i = 0; i < NR_SETTERS; i++) {
@@ -278,17 +297,20 @@ static void race(const struct race_ops *ops)
 	printf("# seeds 17 to %u: %llu calls, %llu harvests\n", 17 + NR_SETTERS - 1,
 	       atomic_load(&r->calls), number);
 	if (atomic_load(&r->lost))
-		printf("# bit %llu (word %llu) was set and not harvested; it is %s in the word now, the summary bit is %s\n",
+		printf("# bit %llu (word %llu) was set and not harvested; it is %s in the word now, the summary bit is %s, the top bit is %s\n",
 		       atomic_load(&r->lost_bit), atomic_load(&r->lost_bit) / 64,
 		       dt_bitmap_word(&r->bm, r->lost_bit / 64) >> r->lost_bit % 64 & 1 ?
 		       "set" : "clear",
 		       dt_bitmap_group(&r->bm, r->lost_bit / 4096) >>
-		       (r->lost_bit / 64 % 64) & 1 ? "set" : "clear");
+		       (r->lost_bit / 64 % 64) & 1 ? "set" : "clear",
+		       atomic64_read(&r->bm.top[0]) >> (r->lost_bit / 4096) & 1 ?
+		       "set" : "clear");
 	CHECK_EQ(atomic_load(&r->lost), 0);
 	CHECK_EQ(atomic_load(&r->twice), 0);
 	CHECK_EQ(atomic_load(&r->foreign), 0);
 	free(r->bm.words);
 	free(r->bm.summary);
+	free(r->bm.top);
 	free(r);
 	free(setters);
 }
