@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* dirtytrack copy: an image of a slot, taken while the guest runs. */
+/* dirtytrack copy: a slot as it is at one point in time, taken while the guest runs. */
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -9,15 +9,17 @@
 #include "builtin.h"
 #include "copy-report.h"
 #include "engine.h"
-#include "image.h"
 #include "interrupt.h"
 #include "msg.h"
 #include "pause.h"
+#include "pipeline.h"
 #include "source.h"
 #include "table.h"
+#include "target.h"
 #include "units.h"
 
 #define MAX_PIDS 64
+#define MAX_CONNECTIONS 64
 
 enum {
 	OPT_PAUSE_CMD = 256,
@@ -28,6 +30,7 @@ enum {
 	OPT_STRICT,
 	OPT_VERIFY,
 	OPT_PROGRESS,
+	OPT_RECONNECT,
 };
 
 static const struct option_desc options[] = {
@@ -40,7 +43,9 @@ static const struct option_desc options[] = {
 	{ 'd', "downtime", "MS", "pause wanted at most, 300 unless given" },
 	{ OPT_MAX_ROUNDS, "max-rounds", "N", "rounds before it, 30 unless given" },
 	{ OPT_STRICT, "strict", NULL, "fail rather than pause for longer" },
-	{ OPT_VERIFY, "verify", NULL, "compare image and memory in the pause" },
+	{ OPT_VERIFY, "verify", NULL, "compare target and memory in the pause" },
+	{ 'c', "connections", "N", "to an NBD server, 4 unless given" },
+	{ OPT_RECONNECT, "reconnect", "SECONDS", "try that long when one is lost, 10 unless given" },
 	{ OPT_PROGRESS, "progress", NULL, "show progress also when not on a terminal" },
 	TABLE_OPTIONS,
 	{ 0 }
@@ -48,7 +53,7 @@ static const struct option_desc options[] = {
 
 struct copy_job {
 	const char *ref;
-	const char *file;
+	const char *target;
 	const char *qmp;
 	const char *pause_cmd;
 	const char *resume_cmd;
@@ -57,6 +62,8 @@ struct copy_job {
 	bool no_pause;
 	bool progress;
 	double timeout;
+	double reconnect;
+	unsigned int connections;
 	struct table_options table;
 	struct copy copy;
 };
@@ -88,6 +95,17 @@ static int set_downtime(struct copy_job *job, const char *arg)
 	}
 	job->copy.downtime = ms / 1000.0;
 	return 0;
+}
+
+static int set_connections(struct copy_job *job, const char *arg)
+{
+	if (option_count("--connections", arg, &job->connections))
+		return -1;
+	if (job->connections <= MAX_CONNECTIONS)
+		return 0;
+	msg_error("--connections: %u are more than %d", job->connections,
+		  MAX_CONNECTIONS);
+	return -1;
 }
 
 static int set_option(struct copy_job *job, int val, const char *arg)
@@ -123,6 +141,10 @@ static int set_option(struct copy_job *job, int val, const char *arg)
 	case OPT_PROGRESS:
 		job->progress = true;
 		return 0;
+	case 'c':
+		return set_connections(job, arg);
+	case OPT_RECONNECT:
+		return option_seconds("--reconnect", arg, &job->reconnect);
 	}
 	return table_option(&job->table, val, arg) ? 0 : -1;
 }
@@ -138,6 +160,10 @@ static int check_options(const struct copy_job *job)
 	}
 	if (!ways) {
 		msg_error("copy: how is the guest paused? (--qmp, --pid, --pause-cmd; --no-pause if nothing writes to the slot)");
+		return -1;
+	}
+	if (job->copy.verify && target_kind(job->target) == TARGET_NULL) {
+		msg_error("--verify: null: cannot be compared with anything");
 		return -1;
 	}
 	if (ways > 1) {
@@ -187,34 +213,34 @@ static int status_of(int err)
 }
 
 /*
- * Copy from @src, which is closed as soon as it is not needed: tracking ends
- * before the image is brought to storage, which may take long.
+ * Bring it to storage, and give it its name.  Tracking has ended by then: this may
+ * take long.
  */
-static int copy_image(struct copy_job *job, struct copy_report *report,
-		      struct source_slot *src)
+static int commit(struct copy_move *m)
 {
-	struct image img;
+	int ret = pipeline_flush(m->pipe, false);
+
+	if (!ret && m->dst->ops->commit)
+		ret = m->dst->ops->commit(m->dst);
+	return ret;
+}
+
+static int run_move(struct copy_job *job, struct copy_report *report,
+		    struct copy_move *m, struct source_slot *src)
+{
 	int ret, status;
 
-	ret = image_create(&img, job->file, src->base.npages);
-	if (ret) {
-		source_slot_close(src);
-		report_failed(report, EXIT_FAILED);
-		return EXIT_FAILED;
-	}
-	job->copy.src = &src->base;
-	job->copy.img = &img;
-	report_begin(report, job->ref, job->file);
+	report_begin(report, job->ref, job->target);
 	ret = copy_run(&job->copy);
-	source_slot_close(src);
 	if (!ret && interrupted)
 		ret = -EINTR;
 	status = status_of(ret);
-	/* Without -EHOSTDOWN there is no whole image to keep. */
+	/* Without -EHOSTDOWN nothing whole was copied. */
 	if (!ret || ret == -EHOSTDOWN) {
 		if (ret)
 			msg_note("the guest may still be paused: it could not be resumed");
-		ret = image_commit(&img);
+		source_slot_close(src);
+		ret = commit(m);
 		if (ret)
 			status = EXIT_FAILED;
 	}
@@ -223,11 +249,52 @@ static int copy_image(struct copy_job *job, struct copy_report *report,
 	} else {
 		/* It is done: a signal that came too late changes nothing. */
 		interrupted = 0;
-		report_done(report, job->file);
+		report_done(report, job->target);
 		if (report->error)
 			status = EXIT_FAILED;
 	}
-	image_abort(&img);
+	return status;
+}
+
+/* NULL after a message. */
+static struct target *open_target(const struct copy_job *job,
+				  const struct source_slot *src)
+{
+	struct target *t = target_open(job->target, src->base.npages,
+				       job->connections);
+
+	if (t && t->slot_id == src->id) {
+		msg_error("%s: it is what is to be copied", job->target);
+		target_close(t);
+		return NULL;
+	}
+	return t;
+}
+
+static int copy_to_target(struct copy_job *job, struct copy_report *report,
+			  struct source_slot *src)
+{
+	struct pipeline_options opts = {
+		/* What one thread writes to the page cache is as fast as it gets. */
+		.threads = target_kind(job->target) != TARGET_IMAGE,
+		.reconnect = job->reconnect,
+		.cancel = &interrupted,
+		.progress = copy_progress,
+		.progress_arg = &job->copy,
+	};
+	struct copy_move move = { .src = &src->base };
+	int status = EXIT_FAILED;
+
+	move.dst = open_target(job, src);
+	if (!move.dst || pipeline_open(&move.pipe, move.src, move.dst, &opts)) {
+		report_failed(report, EXIT_FAILED);
+	} else {
+		job->copy.moves = &move;
+		job->copy.nr_moves = 1;
+		status = run_move(job, report, &move, src);
+	}
+	pipeline_close(move.pipe);
+	target_close(move.dst);
 	return status;
 }
 
@@ -238,7 +305,7 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 
 	interrupt_catch();
 	job->copy.cancel = &interrupted;
-	/* Before the slot and the image: the guard must not hold them. */
+	/* Before the slot and the target: the guard must not hold them. */
 	if (open_pause(job, &job->copy.pause)) {
 		report_failed(report, EXIT_FAILED);
 		return EXIT_FAILED;
@@ -247,7 +314,8 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 		report_failed(report, EXIT_FAILED);
 		status = EXIT_FAILED;
 	} else {
-		status = copy_image(job, report, &src);
+		status = copy_to_target(job, report, &src);
+		source_slot_close(&src);
 	}
 	pause_free(job->copy.pause);
 	return status;
@@ -257,6 +325,8 @@ static int copy(const struct builtin *cmd, int argc, char **argv)
 {
 	struct copy_job job = {
 		.timeout = 10,
+		.reconnect = 10,
+		.connections = 4,
 		.copy = { .downtime = 0.3, .max_rounds = 30 },
 	};
 	struct copy_report report;
@@ -270,13 +340,13 @@ static int copy(const struct builtin *cmd, int argc, char **argv)
 	}
 	argv += optind;
 	if (!argv[0] || !argv[1] || argv[2]) {
-		msg_error("copy: a slot and a file are wanted");
+		msg_error("copy: a slot and a target are wanted");
 		return usage_error(cmd);
 	}
+	job.ref = argv[0];
+	job.target = argv[1];
 	if (check_options(&job))
 		return usage_error(cmd);
-	job.ref = argv[0];
-	job.file = argv[1];
 	if (report_open(&report, &job.copy, cmd, &job.table,
 			job.progress ||
 			(!job.table.json && isatty(STDERR_FILENO))))
@@ -289,8 +359,8 @@ static int copy(const struct builtin *cmd, int argc, char **argv)
 
 const struct builtin builtin_copy = {
 	.name = "copy",
-	.summary = "Copy a slot to an image while the guest runs",
-	.usage = "[OPTION...] SLOT FILE",
+	.summary = "Copy a slot to a file or NBD server while the guest runs",
+	.usage = "[OPTION...] SLOT TARGET",
 	.options = options,
 	.columns = copy_columns,
 	.nr_columns = NR_COPY_COLUMNS,

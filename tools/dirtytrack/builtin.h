@@ -20,7 +20,7 @@ enum {
 	EXIT_FAILED = 1,
 	EXIT_USAGE = 2,
 	EXIT_DOWNTIME = 3,	/* copy --strict: the guest writes too fast */
-	EXIT_DIFFERS = 4,	/* copy --verify: image and memory differ */
+	EXIT_DIFFERS = 4,	/* copy --verify: target and memory differ */
 	EXIT_RUN = 125,		/* run: before the command was started */
 	EXIT_NOT_EXECUTABLE = 126,
 	EXIT_NOT_FOUND = 127,

@@ -8,7 +8,6 @@
 
 #include "../lib/dirtytrack.h"
 #include "copy-report.h"
-#include "image.h"
 #include "interrupt.h"
 #include "msg.h"
 #include "source.h"
@@ -25,15 +24,16 @@ enum {
 	COL_LEFT,
 	COL_REST,
 	COL_PAUSED,
+	COL_RESENT,
 };
 
 const struct column copy_columns[NR_COPY_COLUMNS] = {
 	[COL_ROUND] = { "ROUND", COLUMN_NUMBER, 5, 0, "number of the round" },
 	[COL_PAGES] = { "PAGES", COLUMN_NUMBER, 10, 0, "pages copied" },
 	[COL_WRITTEN] = { "WRITTEN", COLUMN_SIZE, 8, 0,
-			  "bytes written to the image" },
+			  "bytes of data sent" },
 	[COL_ZERO] = { "ZERO", COLUMN_NUMBER, 8, 0,
-		       "pages that were zero and became holes" },
+		       "pages that are zero or have no memory" },
 	[COL_TIME] = { "TIME", COLUMN_SECONDS, 8, 0, "seconds it took" },
 	[COL_SPEED] = { "SPEED", COLUMN_RATE, 8, 0,
 			"bytes of memory copied a second" },
@@ -44,6 +44,8 @@ const struct column copy_columns[NR_COPY_COLUMNS] = {
 		       "seconds that copying them was expected to take" },
 	[COL_PAUSED] = { "PAUSED", COLUMN_BOOL, 6, 0,
 			 "whether the guest was paused" },
+	[COL_RESENT] = { "RESENT", COLUMN_NUMBER, 8, COLUMN_HIDDEN,
+			 "pages sent again after a connection was lost" },
 };
 
 static double speed(const struct copy_round *r)
@@ -64,6 +66,7 @@ static void round_cells(const struct copy_round *r,
 	cells[COL_LEFT] = cell_number(r->left);
 	cells[COL_REST] = cell_real(r->rest_seconds);
 	cells[COL_PAUSED] = cell_number(r->paused);
+	cells[COL_RESENT] = cell_number(r->resent);
 }
 
 static struct json_object *event_new(const char *name)
@@ -238,7 +241,7 @@ static void verified(struct copy_report *r)
 	const struct copy *c = r->copy;
 	struct json_object *obj;
 
-	if (c->verified < c->src->npages || !r->opts->json)
+	if (c->verified < copy_npages(c) || !r->opts->json)
 		return;
 	obj = event_new("verified");
 	add_number(obj, "pages", c->verified);
@@ -301,7 +304,7 @@ int report_open(struct copy_report *r, struct copy *copy,
 	return 0;
 }
 
-void report_begin(struct copy_report *r, const char *slot, const char *file)
+void report_begin(struct copy_report *r, const char *slot, const char *target)
 {
 	struct json_object *obj;
 
@@ -309,18 +312,23 @@ void report_begin(struct copy_report *r, const char *slot, const char *file)
 		return;
 	obj = event_new("begin");
 	add_text(obj, "slot", slot);
-	add_text(obj, "file", file);
-	add_number(obj, "npages", r->copy->src->npages);
+	add_text(obj, "target", target);
+	add_number(obj, "npages", copy_npages(r->copy));
 	add_number(obj, "page_size", DTRACK_PAGE_SIZE);
 	put_event(r, obj);
 }
 
 static uint64_t data_pages(const struct copy *c)
 {
-	return dtrack_bitmap_count(c->img->data, 0, c->img->npages);
+	uint64_t pages = 0;
+	unsigned int i;
+
+	for (i = 0; i < c->nr_moves; i++)
+		pages += pipeline_data_pages(c->moves[i].pipe);
+	return pages;
 }
 
-static void print_summary(struct copy_report *r, const char *file)
+static void print_summary(struct copy_report *r, const char *target)
 {
 	const struct copy *c = r->copy;
 	char data[HUMAN_LEN], size[HUMAN_LEN];
@@ -333,25 +341,27 @@ static void print_summary(struct copy_report *r, const char *file)
 		printf("paused: %.0f ms\n", c->seconds_paused * 1000);
 	else
 		printf("paused: never; whole only if nothing was written meanwhile\n");
-	printf("image: %s, %s of data in %s\n", file,
+	if (c->reconnects)
+		printf("reconnected: %" PRIu64 " times\n", c->reconnects);
+	printf("target: %s, %s of data in %s\n", target,
 	       human_size(data_pages(c) * DTRACK_PAGE_SIZE, data),
-	       human_size(c->img->npages * DTRACK_PAGE_SIZE, size));
+	       human_size(copy_npages(c) * DTRACK_PAGE_SIZE, size));
 	if (fflush(stdout) || ferror(stdout))
 		r->error = -EIO;
 }
 
-void report_done(struct copy_report *r, const char *file)
+void report_done(struct copy_report *r, const char *target)
 {
 	struct json_object *obj;
 
 	if (r->opts->json) {
 		obj = event_new("end");
-		add_text(obj, "file", file);
-		add_number(obj, "npages", r->copy->img->npages);
+		add_text(obj, "target", target);
+		add_number(obj, "npages", copy_npages(r->copy));
 		add_number(obj, "data_pages", data_pages(r->copy));
 		put_event(r, obj);
 	} else {
-		print_summary(r, file);
+		print_summary(r, target);
 	}
 	if (r->error)
 		msg_errno(r->error, "standard output");
@@ -364,7 +374,7 @@ void report_failed(struct copy_report *r, int status)
 	clear_line(r);
 	if (!r->opts->json) {
 		if (interrupted)
-			msg_note("interrupted: there is no new image");
+			msg_note("interrupted: the target is not complete");
 		return;
 	}
 	obj = event_new("failed");

@@ -13,7 +13,7 @@
 #include "engine.h"
 #include "table.h"
 
-#define NR_COPY_COLUMNS 10
+#define NR_COPY_COLUMNS 11
 
 extern const struct column copy_columns[NR_COPY_COLUMNS];
 
@@ -33,10 +33,10 @@ struct copy_report {
 int report_open(struct copy_report *r, struct copy *copy,
 		const struct builtin *cmd, const struct table_options *opts,
 		bool progress);
-void report_begin(struct copy_report *r, const char *slot, const char *file);
-/* The image has got its name. */
-void report_done(struct copy_report *r, const char *file);
-/* There is none, for the reason that was the last message. */
+void report_begin(struct copy_report *r, const char *slot, const char *target);
+/* The target is complete. */
+void report_done(struct copy_report *r, const char *target);
+/* It is not, for the reason that was the last message. */
 void report_failed(struct copy_report *r, int status);
 void report_close(struct copy_report *r);
 

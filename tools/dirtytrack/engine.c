@@ -6,18 +6,19 @@
 
 #include "../lib/dirtytrack.h"
 #include "engine.h"
-#include "image.h"
 #include "msg.h"
 #include "pause.h"
+#include "pipeline.h"
 #include "source.h"
+#include "target.h"
 #include "units.h"
 
-/* Pages of one read: 1 MiB is in the cache when it is looked at and written. */
+/* Pages that are compared at once. */
 #define CHUNK 256
 #define CHUNK_BYTES (CHUNK * DTRACK_PAGE_SIZE)
 
 /*
- * Extents taken at once.  They are copied before the next are taken: the less
+ * Extents taken at once.  They are on their way before the next are taken: the less
  * time between the two, the fewer pages are copied again.
  */
 #define NR_EXTENTS 1024
@@ -50,77 +51,112 @@ static bool again(const struct copy *c, int ret)
 	return ret == -EINTR && !cancelled(c);
 }
 
-static int read_pages(struct copy *c, uint64_t first, uint64_t npages,
-		      void *buf)
+uint64_t copy_npages(const struct copy *c)
 {
-	int ret;
+	uint64_t npages = 0;
+	unsigned int i;
 
-	do {
-		ret = c->src->ops->read(c->src, first, npages, buf);
-	} while (again(c, ret));
+	for (i = 0; i < c->nr_moves; i++)
+		npages += c->moves[i].src->npages;
+	return npages;
+}
+
+/* What the pipelines have done since the rounds began. */
+static void get_stats(const struct copy *c, struct pipeline_stats *sum)
+{
+	unsigned int i;
+
+	memset(sum, 0, sizeof(*sum));
+	for (i = 0; i < c->nr_moves; i++) {
+		struct pipeline_stats stats;
+
+		pipeline_get_stats(c->moves[i].pipe, &stats);
+		sum->pages += stats.pages;
+		sum->data += stats.data;
+		sum->resent += stats.resent;
+		sum->reconnects += stats.reconnects;
+	}
+}
+
+static void update_round(struct copy *c)
+{
+	struct pipeline_stats stats;
+
+	get_stats(c, &stats);
+	c->round.pages = stats.pages - c->before.pages;
+	c->round.data = stats.data - c->before.data;
+	c->round.resent = stats.resent - c->before.resent;
+	c->reconnects = stats.reconnects;
+}
+
+void copy_progress(void *arg)
+{
+	struct copy *c = arg;
+
+	if (!c->in_round)
+		return;
+	update_round(c);
+	tell(c, COPY_PROGRESS);
+}
+
+/* Take what is dirty, each page at most once, and send it off. */
+static int push_dirty(struct copy *c, struct copy_move *m, struct buffers *buf)
+{
+	uint64_t next = 0;
+	int nr, i, ret;
+
+	for (;;) {
+		ret = cancelled(c);
+		if (ret)
+			return ret;
+		nr = m->src->ops->take(m->src, &next, buf->extents, NR_EXTENTS);
+		if (again(c, nr))
+			continue;
+		if (nr <= 0)
+			return nr;
+		for (i = 0; i < nr; i++) {
+			ret = pipeline_push(m->pipe, &buf->extents[i]);
+			if (ret)
+				return ret;
+		}
+	}
+}
+
+static int run_round(struct copy *c, struct buffers *buf)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < c->nr_moves && !ret; i++)
+		ret = push_dirty(c, &c->moves[i], buf);
+	for (i = 0; i < c->nr_moves && !ret; i++)
+		ret = pipeline_drain(c->moves[i].pipe);
+	/*
+	 * The fewer pages have not been flushed, the fewer are sent again when the
+	 * server dies.  Not while the guest is paused: it would have to wait.
+	 */
+	for (i = 0; i < c->nr_moves && !ret && !c->round.paused; i++)
+		ret = pipeline_flush(c->moves[i].pipe, true);
 	return ret;
 }
 
-static int copy_extent(struct copy *c, struct buffers *buf,
-		       const struct dirtytrack_extent *ext)
-{
-	uint64_t page = ext->first, end = ext->first + ext->npages;
-	int ret;
-
-	if (ext->state == DIRTYTRACK_STATE_HOLE) {
-		ret = image_discard(c->img, page, ext->npages);
-		c->round.pages += ext->npages;
-		return ret;
-	}
-	while (page < end) {
-		uint64_t n = end - page < CHUNK ? end - page : CHUNK;
-
-		ret = cancelled(c);
-		if (!ret)
-			ret = read_pages(c, page, n, buf->chunk);
-		if (!ret)
-			ret = image_write(c->img, page, n, buf->chunk);
-		if (ret)
-			return ret;
-		page += n;
-		c->round.pages += n;
-		tell(c, COPY_PROGRESS);
-	}
-	return 0;
-}
-
-/* Take and copy what is dirty, each page at most once. */
 static int copy_round(struct copy *c, struct buffers *buf)
 {
-	uint64_t written = c->img->written;
-	uint64_t next = 0;
-	int nr, i, ret;
+	int ret;
 
 	c->round.round++;
 	c->round.expected = c->round.left;
 	c->round.pages = 0;
 	c->round.start = now();
+	get_stats(c, &c->before);
 	tell(c, COPY_ROUND_BEGIN);
-	for (;;) {
-		ret = cancelled(c);
-		if (ret)
-			return ret;
-		nr = c->src->ops->take(c->src, &next, buf->extents,
-				       NR_EXTENTS);
-		if (again(c, nr))
-			continue;
-		if (nr < 0)
-			return nr;
-		if (!nr)
-			break;
-		for (i = 0; i < nr; i++) {
-			ret = copy_extent(c, buf, &buf->extents[i]);
-			if (ret)
-				return ret;
-		}
-	}
+	c->in_round = true;
+	ret = run_round(c, buf);
+	c->in_round = false;
+	if (ret)
+		return ret;
+	update_round(c);
 	c->round.seconds = now() - c->round.start;
-	c->round.data = c->img->written - written;
 	c->total_pages += c->round.pages;
 	c->total_seconds += c->round.seconds;
 	return 0;
@@ -128,11 +164,33 @@ static int copy_round(struct copy *c, struct buffers *buf)
 
 static int count_left(struct copy *c)
 {
-	int ret;
+	uint64_t left = 0;
+	unsigned int i;
 
-	do {
-		ret = c->src->ops->count(c->src, &c->round.left);
-	} while (again(c, ret));
+	for (i = 0; i < c->nr_moves; i++) {
+		struct source *src = c->moves[i].src;
+		uint64_t dirty;
+		int ret;
+
+		do {
+			ret = src->ops->count(src, &dirty);
+		} while (again(c, ret));
+		if (ret)
+			return ret;
+		left += dirty;
+	}
+	c->round.left = left;
+	return 0;
+}
+
+/* A page without memory is not sent: it is to be zero in the target from the start. */
+static int clear_targets(struct copy *c)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < c->nr_moves && !ret; i++)
+		ret = pipeline_clear(c->moves[i].pipe);
 	return ret;
 }
 
@@ -154,7 +212,9 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 	unsigned int idle = 0;
 	int ret;
 
-	ret = count_left(c);
+	ret = clear_targets(c);
+	if (!ret)
+		ret = count_left(c);
 	if (ret)
 		return ret;
 	for (;;) {
@@ -201,52 +261,95 @@ static uint64_t compare(const char *a, const char *b, uint64_t npages,
 	return different;
 }
 
-/*
- * Compare all of the image with all of the memory.  Pages that are holes in both
- * are zero in both; all others are read from both.  The file is asked what it has,
- * not what was noted when it was written: that is to be verified, too.
- */
-static int verify(struct copy *c, struct buffers *buf)
+static int read_source(struct copy *c, struct source *src, uint64_t first,
+		       uint64_t npages, void *buf)
 {
-	uint64_t npages = c->src->npages;
-	uint64_t page = 0, which = 0, first_different = 0;
 	int ret;
 
-	c->verified = 0;
-	c->different = 0;
+	do {
+		ret = src->ops->read(src, first, npages, buf);
+	} while (again(c, ret));
+	return ret;
+}
+
+/* First page from @page on that may not be zero, npages when there is none. */
+static int source_next_data(struct source *src, uint64_t page, uint64_t *data)
+{
+	uint64_t end = page;
+	bool hole = true;
+	int ret = 0;
+
+	while (hole && !ret) {
+		page = end;
+		if (page >= src->npages)
+			break;
+		ret = src->ops->extent(src, page, &end, &hole);
+	}
+	*data = page;
+	return ret;
+}
+
+/*
+ * Compare all of a target with all of the memory.  Pages that are holes in both
+ * are zero in both; all others are read from both.  The target is asked what it has,
+ * not what was noted when it was written: that is to be verified, too.
+ */
+static int verify_move(struct copy *c, const struct copy_move *m,
+		       struct buffers *buf)
+{
+	uint64_t npages = m->src->npages;
+	uint64_t before = c->verified;
+	uint64_t page = 0, which = 0;
+
 	while (page < npages) {
 		uint64_t data, written, n, bad;
+		int ret;
 
 		ret = cancelled(c);
 		if (!ret)
-			ret = c->src->ops->next_data(c->src, page, &data);
+			ret = source_next_data(m->src, page, &data);
 		if (!ret)
-			ret = image_next_data(c->img, page, &written);
+			ret = target_next_data(m->dst, page, &written);
 		if (ret)
 			return ret;
 		page = data < written ? data : written;
 		n = npages - page < CHUNK ? npages - page : CHUNK;
 		if (!n)
 			break;
-		ret = read_pages(c, page, n, buf->chunk);
+		ret = read_source(c, m->src, page, n, buf->chunk);
 		if (!ret)
-			ret = image_read(c->img, page, n, buf->other);
+			ret = m->dst->ops->read(m->dst, page, n, buf->other);
 		if (ret)
 			return ret;
 		bad = compare(buf->chunk, buf->other, n, &which);
 		if (bad && !c->different)
-			first_different = page + which;
+			c->first_different = before + page + which;
 		c->different += bad;
 		page += n;
-		c->verified = page;
+		c->verified = before + page;
 		tell(c, COPY_VERIFY);
 	}
-	c->verified = npages;
+	c->verified = before + npages;
+	return 0;
+}
+
+static int verify(struct copy *c, struct buffers *buf)
+{
+	unsigned int i;
+
+	c->verified = 0;
+	c->different = 0;
+	for (i = 0; i < c->nr_moves; i++) {
+		int ret = verify_move(c, &c->moves[i], buf);
+
+		if (ret)
+			return ret;
+	}
 	tell(c, COPY_VERIFY);
 	if (!c->different)
 		return 0;
 	msg_error("verify: %" PRIu64 " of %" PRIu64 " pages differ, the first is page %" PRIu64,
-		  c->different, npages, first_different);
+		  c->different, copy_npages(c), c->first_different);
 	return -EBADMSG;
 }
 

@@ -16,9 +16,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct image;
+#include "pipeline.h"
+
 struct pause;
 struct source;
+struct target;
 
 /* Why the rounds ended. */
 enum copy_end {
@@ -33,7 +35,8 @@ enum copy_end {
  * @paused: it is the last one, the guest standing still
  * @expected: pages expected when it began
  * @pages: pages copied
- * @data: those of them that had data
+ * @data: those of them that had data and were sent
+ * @resent: pages sent again, because a connection was lost
  * @start: monotonic seconds
  * @seconds: how long it took
  * @left: pages dirty after it
@@ -46,6 +49,7 @@ struct copy_round {
 	uint64_t expected;
 	uint64_t pages;
 	uint64_t data;
+	uint64_t resent;
 	double start;
 	double seconds;
 	uint64_t left;
@@ -64,9 +68,17 @@ enum copy_event {
 	COPY_RESUMED,		/* copy.downtime is known */
 };
 
-struct copy {
+/* What is copied to where, and the way, which is the caller's to open and close. */
+struct copy_move {
 	struct source *src;
-	struct image *img;
+	struct target *dst;
+	struct pipeline *pipe;
+};
+
+/* Several moves are of one guest: they have their rounds, and the pause, together. */
+struct copy {
+	struct copy_move *moves;
+	unsigned int nr_moves;
 	struct pause *pause;	/* NULL: the guest is not paused */
 	double downtime;	/* seconds allowed */
 	unsigned int max_rounds;
@@ -77,21 +89,30 @@ struct copy {
 	void *event_arg;
 
 	/* Results. */
+	bool in_round;
+	struct pipeline_stats before;	/* of the round */
+	uint64_t reconnects;
 	struct copy_round round;
 	enum copy_end end;
 	uint64_t total_pages;
 	double total_seconds;
 	uint64_t verified;	/* pages compared */
 	uint64_t different;	/* pages that differ */
+	uint64_t first_different;
 	bool was_paused;
 	double paused_at;
 	double seconds_paused;
 };
 
+/* Pages of all moves. */
+uint64_t copy_npages(const struct copy *copy);
+/* For struct pipeline_options: @arg is the struct copy. */
+void copy_progress(void *arg);
+
 /*
- * 0 when the image is complete, though not committed.  Otherwise a message and
- * -errno: -EINTR without one; -ETIME with @strict; -EBADMSG when image and memory
- * differ; -EHOSTDOWN when the image is complete and the guest could not be
+ * 0 when the target is complete, though not committed.  Otherwise a message and
+ * -errno: -EINTR without one; -ETIME with @strict; -EBADMSG when target and memory
+ * differ; -EHOSTDOWN when the target is complete and the guest could not be
  * resumed.  Whatever it is, the guest was resumed if that was possible.
  */
 int copy_run(struct copy *copy);

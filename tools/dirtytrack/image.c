@@ -13,19 +13,6 @@
 #include "image.h"
 #include "msg.h"
 
-bool page_is_zero(const void *page)
-{
-	const uint64_t *word = page;
-	const uint64_t *end = word + DTRACK_PAGE_SIZE / sizeof(*word);
-
-	/* A page with data mostly shows it in its first cache line. */
-	for (; word < end; word += 8)
-		if (word[0] | word[1] | word[2] | word[3] |
-		    word[4] | word[5] | word[6] | word[7])
-			return false;
-	return true;
-}
-
 static int check_target(const char *path)
 {
 	struct stat st;
@@ -93,8 +80,7 @@ int image_create(struct image *img, const char *path, uint64_t npages)
 		return ret;
 	ret = -ENOMEM;
 	img->path = strdup(path);
-	img->data = dtrack_bitmap_alloc(npages);
-	if (!img->path || !img->data ||
+	if (!img->path ||
 	    asprintf(&img->partial, "%s.partial", path) < 0) {
 		img->partial = NULL;
 		msg_errno(ret, "%s", path);
@@ -120,16 +106,15 @@ fail:
 	return ret;
 }
 
-static int write_run(struct image *img, uint64_t first, uint64_t npages,
-		     const char *buf)
+int image_write(struct image *img, uint64_t first, uint64_t npages,
+		const void *buf)
 {
 	off_t pos = first * DTRACK_PAGE_SIZE;
 	size_t left = npages * DTRACK_PAGE_SIZE;
+	const char *from = buf;
 
-	/* Before the write: one that fails half way has left data, too. */
-	dtrack_bitmap_set(img->data, first, npages);
 	while (left) {
-		ssize_t n = pwrite(img->fd, buf, left, pos);
+		ssize_t n = pwrite(img->fd, from, left, pos);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -139,25 +124,21 @@ static int write_run(struct image *img, uint64_t first, uint64_t npages,
 			msg_errno(ret, "%s: cannot write", img->partial);
 			return ret;
 		}
-		buf += n;
+		from += n;
 		pos += n;
 		left -= n;
 	}
-	img->written += npages;
 	return 0;
 }
 
-static int punch(struct image *img, uint64_t first, uint64_t npages)
+int image_discard(struct image *img, uint64_t first, uint64_t npages)
 {
 	static const char zeroes[16 * DTRACK_PAGE_SIZE];
-	uint64_t written = img->written;
 	int ret = 0;
 
 	if (!fallocate(img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		       first * DTRACK_PAGE_SIZE, npages * DTRACK_PAGE_SIZE)) {
-		dtrack_bitmap_clear(img->data, first, npages);
+		       first * DTRACK_PAGE_SIZE, npages * DTRACK_PAGE_SIZE))
 		return 0;
-	}
 	if (errno != EOPNOTSUPP) {
 		ret = -errno;
 		msg_errno(ret, "%s: cannot make a hole", img->partial);
@@ -167,53 +148,11 @@ static int punch(struct image *img, uint64_t first, uint64_t npages)
 	while (npages && !ret) {
 		uint64_t n = npages < 16 ? npages : 16;
 
-		ret = write_run(img, first, n, zeroes);
+		ret = image_write(img, first, n, zeroes);
 		first += n;
 		npages -= n;
 	}
-	img->written = written;
 	return ret;
-}
-
-int image_discard(struct image *img, uint64_t first, uint64_t npages)
-{
-	uint64_t end = first + npages;
-	uint64_t count;
-
-	img->zeroed += npages;
-	/* What never had data is a hole already. */
-	while ((count = dtrack_bitmap_next_run(img->data, end, &first))) {
-		int ret = punch(img, first, count);
-
-		if (ret)
-			return ret;
-		first += count;
-	}
-	return 0;
-}
-
-int image_write(struct image *img, uint64_t first, uint64_t npages,
-		const void *buf)
-{
-	const char *page = buf;
-
-	while (npages) {
-		bool zero = page_is_zero(page);
-		uint64_t n = 1;
-		int ret;
-
-		while (n < npages &&
-		       page_is_zero(page + n * DTRACK_PAGE_SIZE) == zero)
-			n++;
-		ret = zero ? image_discard(img, first, n) :
-			     write_run(img, first, n, page);
-		if (ret)
-			return ret;
-		first += n;
-		npages -= n;
-		page += n * DTRACK_PAGE_SIZE;
-	}
-	return 0;
 }
 
 int image_read(struct image *img, uint64_t first, uint64_t npages, void *buf)
@@ -241,17 +180,27 @@ int image_read(struct image *img, uint64_t first, uint64_t npages, void *buf)
 	return 0;
 }
 
-int image_next_data(struct image *img, uint64_t page, uint64_t *data)
+int image_extent(struct image *img, uint64_t page, uint64_t *end, bool *zero)
 {
-	off_t pos = lseek(img->fd, page * DTRACK_PAGE_SIZE, SEEK_DATA);
+	off_t pos = page * DTRACK_PAGE_SIZE;
+	off_t next = lseek(img->fd, pos, SEEK_DATA);
 
-	if (pos < 0 && errno != ENXIO) {
+	if (next < 0 && errno == ENXIO)
+		next = img->npages * DTRACK_PAGE_SIZE;
+	/* Blocks may be smaller than pages: the page with the first data has data. */
+	*zero = next >= 0 && next / DTRACK_PAGE_SIZE > page;
+	if (!*zero && next >= 0) {
+		next = lseek(img->fd, next, SEEK_HOLE);
+		if (next >= 0)
+			next += DTRACK_PAGE_SIZE - 1;
+	}
+	if (next < 0) {
 		int ret = -errno;
 
 		msg_errno(ret, "%s: cannot find its data", img->partial);
 		return ret;
 	}
-	*data = pos < 0 ? img->npages : pos / DTRACK_PAGE_SIZE;
+	*end = next / DTRACK_PAGE_SIZE;
 	return 0;
 }
 
@@ -306,10 +255,8 @@ void image_abort(struct image *img)
 		close(img->fd);
 		img->fd = -1;
 	}
-	free(img->data);
 	free(img->partial);
 	free(img->path);
-	img->data = NULL;
 	img->partial = NULL;
 	img->path = NULL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A raw memory image: a sparse file of the slot's size, zero pages being holes.
+ * A raw memory image: a sparse file of the slot's size.
  *
  * It is written as FILE.partial and becomes FILE, at once and on stable storage,
  * by image_commit(): FILE is a whole image or what it was before.
@@ -18,35 +18,26 @@
  * @path: FILE
  * @partial: FILE.partial
  * @npages: size in pages
- * @data: bitmap of pages that are not holes
- * @written: pages written, each time they were
- * @zeroed: pages found zero or discarded, each time they were
  */
 struct image {
 	int fd;
 	char *path;
 	char *partial;
 	uint64_t npages;
-	uint64_t *data;
-	uint64_t written;
-	uint64_t zeroed;
 };
 
 /* Those that return int return 0, or a message and -errno. */
 
 int image_create(struct image *img, const char *path, uint64_t npages);
-/* Write pages; those of them that are zero become holes. */
 int image_write(struct image *img, uint64_t first, uint64_t npages,
 		const void *buf);
 /* Make pages holes. */
 int image_discard(struct image *img, uint64_t first, uint64_t npages);
 int image_read(struct image *img, uint64_t first, uint64_t npages, void *buf);
-/* First page from @page on that may not be a hole, npages when there is none. */
-int image_next_data(struct image *img, uint64_t page, uint64_t *data);
+/* Pages from @page to before @end are a hole, and so zero, or may not be. */
+int image_extent(struct image *img, uint64_t page, uint64_t *end, bool *zero);
 int image_commit(struct image *img);
 /* Remove it, unless it was committed. */
 void image_abort(struct image *img);
-
-bool page_is_zero(const void *page);
 
 #endif

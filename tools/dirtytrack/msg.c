@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/* Messages may come from any thread; who reads the last one is alone by then. */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +8,7 @@
 
 #include "msg.h"
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char last[1024];
 static bool silent;
 static bool held;
@@ -26,21 +29,25 @@ static void say(const char *text)
 
 void msg_hold(bool hold)
 {
+	pthread_mutex_lock(&lock);
 	held = hold;
-	if (hold)
-		return;
-	fputs(kept, stderr);
-	kept[0] = '\0';
+	if (!hold) {
+		fputs(kept, stderr);
+		kept[0] = '\0';
+	}
+	pthread_mutex_unlock(&lock);
 }
 
 void msg_error(const char *fmt, ...)
 {
 	va_list ap;
 
+	pthread_mutex_lock(&lock);
 	va_start(ap, fmt);
 	vsnprintf(last, sizeof(last), fmt, ap);
 	va_end(ap);
 	say(last);
+	pthread_mutex_unlock(&lock);
 }
 
 void msg_errno(int err, const char *fmt, ...)
@@ -48,12 +55,14 @@ void msg_errno(int err, const char *fmt, ...)
 	va_list ap;
 	size_t len;
 
+	pthread_mutex_lock(&lock);
 	va_start(ap, fmt);
 	vsnprintf(last, sizeof(last), fmt, ap);
 	va_end(ap);
 	len = strlen(last);
 	snprintf(last + len, sizeof(last) - len, ": %s", strerror(abs(err)));
 	say(last);
+	pthread_mutex_unlock(&lock);
 }
 
 void msg_note(const char *fmt, ...)
@@ -64,7 +73,9 @@ void msg_note(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	pthread_mutex_lock(&lock);
 	say(text);
+	pthread_mutex_unlock(&lock);
 }
 
 const char *msg_last(void)

@@ -61,18 +61,21 @@ static int slot_read(struct source *src, uint64_t first, uint64_t npages,
 	return 0;
 }
 
-static int slot_next_data(struct source *src, uint64_t page, uint64_t *data)
+static int slot_extent(struct source *src, uint64_t page, uint64_t *end,
+		       bool *hole)
 {
 	struct source_slot *s = to_slot(src);
-	off_t pos = lseek(s->slot, page * DTRACK_PAGE_SIZE, SEEK_DATA);
+	off_t pos = page * DTRACK_PAGE_SIZE, next;
 
-	if (pos < 0 && errno == ENXIO) {
-		*data = src->npages;
-		return 0;
-	}
-	if (pos < 0)
+	next = lseek(s->slot, pos, SEEK_DATA);
+	if (next < 0 && errno == ENXIO)
+		next = src->npages * DTRACK_PAGE_SIZE;
+	*hole = next != pos;
+	if (!*hole)
+		next = lseek(s->slot, pos, SEEK_HOLE);
+	if (next < 0)
 		return fail(s, -errno, "cannot find its data");
-	*data = pos / DTRACK_PAGE_SIZE;
+	*end = next / DTRACK_PAGE_SIZE;
 	return 0;
 }
 
@@ -80,7 +83,7 @@ static const struct source_ops ops = {
 	.count = slot_count,
 	.take = slot_take,
 	.read = slot_read,
-	.next_data = slot_next_data,
+	.extent = slot_extent,
 };
 
 int source_slot_open(struct source_slot *src, const char *ref)
@@ -92,17 +95,22 @@ int source_slot_open(struct source_slot *src, const char *ref)
 	src->slot = open_slot(ref, &info);
 	if (src->slot < 0)
 		return src->slot;
+	src->id = info.out_id;
 	src->base.npages = info.out_length / DTRACK_PAGE_SIZE;
 	src->log = open_log(src->slot, ref, DIRTYTRACK_LOG_ALL_SET);
 	if (src->log < 0) {
 		close(src->slot);
 		return src->log;
 	}
+	src->open = true;
 	return 0;
 }
 
 void source_slot_close(struct source_slot *src)
 {
+	if (!src->open)
+		return;
+	src->open = false;
 	close(src->log);
 	close(src->slot);
 }

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the copy engine reads: memory with a dirty log. */
+/*
+ * What the copy engine reads: memory with a dirty log.  @read may be called by several
+ * threads at once, also while the others run.
+ */
 #ifndef SOURCE_H
 #define SOURCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct dirtytrack_extent;
@@ -16,7 +20,8 @@ struct source;
  *	read after the call is at least as new as every write that completed before
  *	it.
  * @read: content of pages, holes as zeroes, without giving memory to holes
- * @next_data: first page from @page on that may have data, npages when none has
+ * @extent: pages from @page to before @end have no memory, and so are zero, or may
+ *	have; @page is in it, and @end after it
  *
  * Each returns -errno after a message; -EINTR without one.
  */
@@ -26,7 +31,8 @@ struct source_ops {
 		    struct dirtytrack_extent *ext, unsigned int max);
 	int (*read)(struct source *src, uint64_t first, uint64_t npages,
 		    void *buf);
-	int (*next_data)(struct source *src, uint64_t page, uint64_t *data);
+	int (*extent)(struct source *src, uint64_t page, uint64_t *end,
+		      bool *hole);
 };
 
 /* Embedded in what implements it. */
@@ -38,6 +44,8 @@ struct source {
 /* A slot, and an all-set log of its own. */
 struct source_slot {
 	struct source base;
+	bool open;
+	uint32_t id;
 	int slot;
 	int log;
 	const char *ref;	/* as the user names it */
@@ -45,6 +53,7 @@ struct source_slot {
 
 /* 0, or a message and -errno. */
 int source_slot_open(struct source_slot *src, const char *ref);
+/* The log ends, too.  Nothing is done when that was done before. */
 void source_slot_close(struct source_slot *src);
 
 #endif

@@ -73,7 +73,7 @@ usage_errors()
 	exits 2 "'0' is not a count" "$cmd" log vm -c 0 &&
 	exits 2 "which slot?" "$cmd" rate &&
 	exits 2 "less than a millisecond" "$cmd" rate vm -i 0 &&
-	exits 2 "a slot and a file are wanted" "$cmd" copy vm &&
+	exits 2 "a slot and a target are wanted" "$cmd" copy vm &&
 	exits 2 "how is the guest paused?" "$cmd" copy vm file &&
 	exits 2 "only one of" "$cmd" copy vm file --qmp q --pid 1 &&
 	exits 2 "no use without the other" "$cmd" copy vm file --resume-cmd true &&

@@ -19,10 +19,11 @@
 #include <unistd.h>
 
 #include "../dirtytrack/engine.h"
-#include "../dirtytrack/image.h"
 #include "../dirtytrack/msg.h"
 #include "../dirtytrack/pause.h"
+#include "../dirtytrack/pipeline.h"
 #include "../dirtytrack/source.h"
+#include "../dirtytrack/target.h"
 #include "../lib/dirtytrack.h"
 #include "tap.h"
 
@@ -54,7 +55,7 @@ static struct fake_pause {
 } fake_pause;
 
 static volatile sig_atomic_t cancel;
-static struct image img;
+static struct copy_move move;
 static struct copy copy;
 
 /* The guest's write. */
@@ -136,9 +137,13 @@ static int fake_read(struct source *src, uint64_t first, uint64_t npages,
 	return 0;
 }
 
-static int fake_next_data(struct source *src, uint64_t page, uint64_t *data)
+static int fake_extent(struct source *src, uint64_t page, uint64_t *end,
+		       bool *hole)
 {
-	*data = dtrack_bitmap_next(fake.resident, src->npages, page);
+	*hole = !dtrack_bitmap_test(fake.resident, page);
+	*end = *hole ? dtrack_bitmap_next(fake.resident, src->npages, page) :
+		       dtrack_bitmap_next_clear(fake.resident, src->npages,
+						page);
 	return 0;
 }
 
@@ -146,7 +151,7 @@ static const struct source_ops fake_ops = {
 	.count = fake_count,
 	.take = fake_take,
 	.read = fake_read,
-	.next_data = fake_next_data,
+	.extent = fake_extent,
 };
 
 static int pause_fake(struct pause *p)
@@ -178,6 +183,12 @@ static const struct pause_ops fake_pause_ops = {
 /* A guest with data, zero pages and holes, and a copy of it about to begin. */
 static bool set_up(void)
 {
+	/* No threads: hooks run where the engine calls them. */
+	const struct pipeline_options opts = {
+		.cancel = &cancel,
+		.progress = copy_progress,
+		.progress_arg = &copy,
+	};
 	char *memory = fake.memory;
 	uint64_t *resident = fake.resident, *dirty = fake.dirty;
 	uint64_t i;
@@ -200,8 +211,8 @@ static bool set_up(void)
 	memset(&fake_pause, 0, sizeof(fake_pause));
 	fake_pause.base.ops = &fake_pause_ops;
 	memset(&copy, 0, sizeof(copy));
-	copy.src = &fake.base;
-	copy.img = &img;
+	copy.moves = &move;
+	copy.nr_moves = 1;
 	copy.pause = &fake_pause.base;
 	copy.downtime = 1e6;
 	copy.max_rounds = 30;
@@ -209,12 +220,29 @@ static bool set_up(void)
 	copy.cancel = &cancel;
 	cancel = 0;
 	msg_forget();
-	return !image_create(&img, file, NPAGES);
+	move.src = &fake.base;
+	move.pipe = NULL;
+	move.dst = target_open(file, NPAGES, 1);
+	return move.dst &&
+	       !pipeline_open(&move.pipe, move.src, move.dst, &opts);
+}
+
+static void drop(void)
+{
+	pipeline_close(move.pipe);
+	target_close(move.dst);
+}
+
+static int commit(void)
+{
+	int ret = pipeline_flush(move.pipe, false);
+
+	return ret ? ret : move.dst->ops->commit(move.dst);
 }
 
 static void tear_down(void)
 {
-	image_abort(&img);
+	drop();
 	unlink(file);
 }
 
@@ -253,7 +281,7 @@ static void idle_guest(void)
 	CHECK_EQ(copy.verified, NPAGES);
 	CHECK_EQ(copy.different, 0);
 	CHECK_RUNNING();
-	CHECK_EQ(image_commit(&img), 0);
+	CHECK_EQ(commit(), 0);
 	CHECK(file_is_memory());
 	/* One page in seven of the resident half is zero: a hole. */
 	CHECK(!stat(file, &st));
@@ -294,7 +322,7 @@ static void busy_guest(void)
 	CHECK_EQ(copy_run(&copy), 0);
 	CHECK_EQ(copy.different, 0);
 	CHECK_RUNNING();
-	CHECK_EQ(image_commit(&img), 0);
+	CHECK_EQ(commit(), 0);
 	CHECK(file_is_memory());
 	tear_down();
 }
@@ -314,14 +342,22 @@ static void unlogged_write_is_found(void)
 	tear_down();
 }
 
+static void write_junk(void)
+{
+	char junk[PAGE];
+	int fd = open(partial, O_WRONLY);
+
+	memset(junk, 'j', sizeof(junk));
+	if (pwrite(fd, junk, PAGE, 600 * PAGE) != PAGE)
+		tap_fail(__FILE__, __LINE__, "cannot write to the image");
+	close(fd);
+}
+
 /* The image claims a page that memory has not: the other direction. */
 static void extra_data_is_found(void)
 {
-	char junk[PAGE];
-
 	CHECK(set_up());
-	memset(junk, 'j', sizeof(junk));
-	CHECK_EQ(pwrite(img.fd, junk, PAGE, 600 * PAGE), PAGE);
+	fake_pause.on_pause = write_junk;
 	CHECK_EQ(copy_run(&copy), -EBADMSG);
 	CHECK_EQ(copy.different, 1);
 	tear_down();
@@ -402,7 +438,7 @@ static void without_pause(void)
 	copy.pause = NULL;
 	CHECK_EQ(copy_run(&copy), 0);
 	CHECK(!copy.was_paused);
-	CHECK_EQ(image_commit(&img), 0);
+	CHECK_EQ(commit(), 0);
 	CHECK(file_is_memory());
 	tear_down();
 }
@@ -413,12 +449,12 @@ static void failing_source(void)
 	fake.fail_read = -EIO;
 	CHECK_EQ(copy_run(&copy), -EIO);
 	CHECK_EQ(fake_pause.pauses, 0);
-	image_abort(&img);
+	drop();
 
 	CHECK(set_up());
 	fake.fail_take = -ENOMEM;
 	CHECK_EQ(copy_run(&copy), -ENOMEM);
-	image_abort(&img);
+	drop();
 
 	CHECK(set_up());
 	fake.fail_count = -ENOMEM;
@@ -448,14 +484,14 @@ static void failing_pause_resumes(void)
 	fake_pause.fail_pause = -ECONNRESET;
 	CHECK_EQ(copy_run(&copy), -ECONNRESET);
 	CHECK_EQ(fake_pause.resumes, 1);
-	image_abort(&img);
+	drop();
 
 	/* Nobody there to be resumed: the image is whole, and that is said. */
 	CHECK(set_up());
 	fake_pause.fail_resume = -ECONNRESET;
 	CHECK_EQ(copy_run(&copy), -EHOSTDOWN);
 	CHECK_EQ(fake_pause.resumes, 1);
-	CHECK_EQ(image_commit(&img), 0);
+	CHECK_EQ(commit(), 0);
 	CHECK(file_is_memory());
 	tear_down();
 }
@@ -529,7 +565,7 @@ static void eintr_without_request(void)
 	fake.on_read = stray_eintr;
 	fake.on_take = stray_eintr;
 	CHECK_EQ(copy_run(&copy), 0);
-	CHECK_EQ(image_commit(&img), 0);
+	CHECK_EQ(commit(), 0);
 	CHECK(file_is_memory());
 	tear_down();
 }

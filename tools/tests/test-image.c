@@ -16,6 +16,7 @@
 
 #include "../dirtytrack/image.h"
 #include "../dirtytrack/msg.h"
+#include "../dirtytrack/zero.h"
 #include "../lib/dirtytrack.h"
 #include "tap.h"
 
@@ -80,29 +81,35 @@ static void abort_removes(void)
 	CHECK(!exists(partial) && !exists(file));
 }
 
-static void zero_pages_become_holes(void)
+/* Where what image_extent() says of page @from ends. */
+static uint64_t extent_end(struct image *img, uint64_t from, bool *zero)
+{
+	uint64_t end = 0;
+
+	return image_extent(img, from, &end, zero) ? 0 : end;
+}
+
+static void discarded_pages_are_holes(void)
 {
 	struct image img;
 	struct stat st;
-	uint64_t data;
 	char buf[4 * PAGE];
+	bool zero;
 
 	CHECK_EQ(image_create(&img, file, NPAGES), 0);
 	memset(buf, 'x', sizeof(buf));
 	CHECK_EQ(image_write(&img, 8, 4, buf), 0);
-	CHECK_EQ(img.written, 4);
-	memset(buf + PAGE, 0, 2 * PAGE);
-	CHECK_EQ(image_write(&img, 8, 4, buf), 0);
-	CHECK_EQ(img.written, 6);
-	CHECK_EQ(img.zeroed, 2);
-	CHECK_EQ(dtrack_bitmap_count(img.data, 0, NPAGES), 2);
-	CHECK(!dtrack_bitmap_test(img.data, 9));
-	CHECK_EQ(image_next_data(&img, 0, &data), 0);
-	CHECK_EQ(data, 8);
-	CHECK_EQ(image_next_data(&img, 9, &data), 0);
-	CHECK_EQ(data, 11);
-	CHECK_EQ(image_next_data(&img, 12, &data), 0);
-	CHECK_EQ(data, NPAGES);
+	CHECK_EQ(image_discard(&img, 9, 2), 0);
+	CHECK_EQ(extent_end(&img, 0, &zero), 8);
+	CHECK(zero);
+	CHECK_EQ(extent_end(&img, 8, &zero), 9);
+	CHECK(!zero);
+	CHECK_EQ(extent_end(&img, 9, &zero), 11);
+	CHECK(zero);
+	CHECK_EQ(extent_end(&img, 11, &zero), 12);
+	CHECK(!zero);
+	CHECK_EQ(extent_end(&img, 12, &zero), NPAGES);
+	CHECK(zero);
 	CHECK_EQ(image_read(&img, 9, 1, buf), 0);
 	CHECK(page_is_zero(buf));
 	CHECK_EQ(image_discard(&img, 0, NPAGES), 0);
@@ -145,7 +152,7 @@ static void leftover_is_reused(void)
 {
 	struct image img;
 	struct stat st;
-	uint64_t data;
+	bool zero;
 	int fd;
 
 	fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC, 0644);
@@ -157,8 +164,8 @@ static void leftover_is_reused(void)
 	CHECK(!fstat(img.fd, &st));
 	CHECK_EQ(st.st_size, NPAGES * PAGE);
 	CHECK_EQ(st.st_mode & 0777, 0600);
-	CHECK_EQ(image_next_data(&img, 0, &data), 0);
-	CHECK_EQ(data, NPAGES);
+	CHECK_EQ(extent_end(&img, 0, &zero), NPAGES);
+	CHECK(zero);
 	image_abort(&img);
 }
 
@@ -234,7 +241,7 @@ int main(void)
 	static const struct tap_test tests[] = {
 		TAP_TEST(commit_replaces),
 		TAP_TEST(abort_removes),
-		TAP_TEST(zero_pages_become_holes),
+		TAP_TEST(discarded_pages_are_holes),
 		TAP_TEST(zero_test_is_exact),
 		TAP_TEST(two_at_once),
 		TAP_TEST(leftover_is_reused),

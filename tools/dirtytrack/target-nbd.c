@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * An NBD export as a target.  A lane is a connection, if the server says that
+ * several of them see the same; else there is one.
+ *
+ * A page that is zero and one without memory are both sent as WRITE_ZEROES: TRIM is
+ * a hint, after which the server may still return the old content, while a
+ * WRITE_ZEROES that does not forbid holes lets the server deallocate, too.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <libnbd.h>
+
+#include "../lib/dirtytrack.h"
+#include "interrupt.h"
+#include "msg.h"
+#include "target.h"
+#include "units.h"
+
+/*
+ * Pages of one WRITE_ZEROES: what a server without a faster way to do it writes
+ * before it answers, or serves others.
+ */
+#define MAX_ZERO_PAGES (256 * 1024 * 1024 / DTRACK_PAGE_SIZE)
+/* Bytes whose state is asked for at once: the count is of 32 bits, and signed for some. */
+#define MAX_STATUS (1024 * 1024 * 1024)
+/* How long a wait takes when nothing happens: a request to stop is seen after it. */
+#define WAIT_MS 200
+/* How long a server may take to let a client in. */
+#define CONNECT_SECONDS 10
+/* A host that is gone acknowledges nothing. */
+#define TCP_TIMEOUT_MS 15000
+
+struct target_nbd {
+	struct target base;
+	char *uri;
+	bool can_flush;
+	bool can_zero;
+	bool can_extents;
+	uint64_t size;
+	char *zeroes;			/* without WRITE_ZEROES */
+	struct nbd_handle *lanes[];
+};
+
+static struct target_nbd *to_nbd(struct target *t)
+{
+	return (struct target_nbd *)t;
+}
+
+/* libnbd's messages begin with the function that failed. */
+static int fail(struct target_nbd *t, const char *what)
+{
+	int err = nbd_get_errno();
+
+	msg_error("%s: %s: %s", t->uri, what, nbd_get_error());
+	return err ? -err : -EIO;
+}
+
+static bool is_lost(struct nbd_handle *nbd)
+{
+	return !nbd || nbd_aio_is_dead(nbd) > 0 || nbd_aio_is_closed(nbd) > 0;
+}
+
+static void limit_silence(struct nbd_handle *nbd)
+{
+	unsigned int ms = TCP_TIMEOUT_MS;
+
+	/* Of no use on a Unix socket, where the other side cannot vanish. */
+	setsockopt(nbd_aio_get_fd(nbd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms,
+		   sizeof(ms));
+}
+
+/* As nbd_connect_uri(), which a server that is stuck could hold for ever. */
+static int connect_in_time(struct nbd_handle *nbd, const char *uri)
+{
+	double deadline = now() + CONNECT_SECONDS;
+
+	if (nbd_aio_connect_uri(nbd, uri) < 0)
+		return -EIO;
+	while (nbd_aio_is_connecting(nbd) > 0) {
+		if (interrupted)
+			return -EINTR;
+		if (now() > deadline)
+			return -ETIMEDOUT;
+		if (nbd_poll(nbd, WAIT_MS) < 0 && nbd_get_errno() != EINTR)
+			return -EIO;
+	}
+	return nbd_aio_is_ready(nbd) > 0 ? 0 : -EIO;
+}
+
+/* 0; -EIO with libnbd's error; -EINTR; -ETIMEDOUT. */
+static int connect_lane(struct target_nbd *t, unsigned int lane)
+{
+	struct nbd_handle *nbd = nbd_create();
+	int ret = -EIO;
+
+	if (!nbd)
+		return ret;
+	/* The URI is the user's own: it may name his certificates. */
+	if (nbd_set_uri_allow_local_file(nbd, true) == 0 &&
+	    nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0)
+		ret = connect_in_time(nbd, t->uri);
+	if (ret) {
+		nbd_close(nbd);
+		return ret;
+	}
+	limit_silence(nbd);
+	t->lanes[lane] = nbd;
+	return 0;
+}
+
+static int request_done(void *arg, int *error)
+{
+	struct request *req = arg;
+	int err = *error;
+
+	/* What libnbd says of requests on a dead connection, and a server that ends. */
+	if (err == ENOTCONN || err == ESHUTDOWN)
+		err = ENOTCONN;
+	req->done(req, -err);
+	/* Retire it. */
+	return 1;
+}
+
+static int send_zeroes(struct target_nbd *t, struct nbd_handle *nbd,
+		       struct request *req, nbd_completion_callback done)
+{
+	if (t->can_zero)
+		return nbd_aio_zero(nbd, req->npages * DTRACK_PAGE_SIZE,
+				    req->first * DTRACK_PAGE_SIZE, done, 0);
+	return nbd_aio_pwrite(nbd, t->zeroes, req->npages * DTRACK_PAGE_SIZE,
+			      req->first * DTRACK_PAGE_SIZE, done, 0);
+}
+
+static int nbd_start(struct target *base, unsigned int lane,
+		     struct request *req)
+{
+	struct target_nbd *t = to_nbd(base);
+	struct nbd_handle *nbd = t->lanes[lane];
+	nbd_completion_callback done = {
+		.callback = request_done,
+		.user_data = req,
+	};
+	int64_t cookie;
+
+	if (is_lost(nbd)) {
+		req->done(req, -ENOTCONN);
+		return 0;
+	}
+	if (req->data)
+		cookie = nbd_aio_pwrite(nbd, req->data,
+					req->npages * DTRACK_PAGE_SIZE,
+					req->first * DTRACK_PAGE_SIZE, done, 0);
+	else
+		cookie = send_zeroes(t, nbd, req, done);
+	if (cookie >= 0)
+		return 0;
+	if (!is_lost(nbd))
+		return fail(t, "cannot send");
+	req->done(req, -ENOTCONN);
+	return 0;
+}
+
+static int nbd_wait(struct target *base, unsigned int lane)
+{
+	struct target_nbd *t = to_nbd(base);
+	struct nbd_handle *nbd = t->lanes[lane];
+
+	if (is_lost(nbd))
+		return -ENOTCONN;
+	if (nbd_poll(nbd, WAIT_MS) >= 0)
+		return is_lost(nbd) ? -ENOTCONN : 0;
+	if (is_lost(nbd))
+		return -ENOTCONN;
+	/* poll(2) itself, for a signal. */
+	return nbd_get_errno() == EINTR ? 0 : fail(t, "cannot wait");
+}
+
+static void nbd_drop(struct target *base, unsigned int lane)
+{
+	struct target_nbd *t = to_nbd(base);
+
+	nbd_close(t->lanes[lane]);
+	t->lanes[lane] = NULL;
+}
+
+static int check_export(struct target_nbd *t, struct nbd_handle *nbd)
+{
+	int64_t size = nbd_get_size(nbd);
+	int64_t min = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
+
+	if (size < 0)
+		return fail(t, "cannot ask for its size");
+	t->size = size;
+	if (t->size / DTRACK_PAGE_SIZE < t->base.npages) {
+		msg_error("%s: it has %" PRIu64 " bytes, %" PRIu64 " are to be copied",
+			  t->uri, t->size, t->base.npages * DTRACK_PAGE_SIZE);
+		return -ENOSPC;
+	}
+	if (nbd_is_read_only(nbd) != 0) {
+		msg_error("%s: it is read-only", t->uri);
+		return -EROFS;
+	}
+	if (min > (int64_t)DTRACK_PAGE_SIZE) {
+		msg_error("%s: its blocks are larger than a page", t->uri);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int nbd_revive(struct target *base, unsigned int lane)
+{
+	struct target_nbd *t = to_nbd(base);
+	int ret;
+
+	nbd_drop(base, lane);
+	ret = connect_lane(t, lane);
+	if (ret)
+		return ret == -EINTR ? ret : -ENOTCONN;
+	/* It may be another server by now. */
+	return check_export(t, t->lanes[lane]);
+}
+
+static int nbd_flush_lane(struct target *base, unsigned int lane)
+{
+	struct target_nbd *t = to_nbd(base);
+	struct nbd_handle *nbd = t->lanes[lane];
+
+	if (is_lost(nbd))
+		return -ENOTCONN;
+	/*
+	 * Without FLUSH what is done is all that can be had; asking anything of the
+	 * server shows at least whether it is still the one that did it.
+	 */
+	if (t->can_flush ? nbd_flush(nbd, 0) < 0 : nbd_poll(nbd, 0) < 0) {
+		if (is_lost(nbd) || nbd_get_errno() == ESHUTDOWN)
+			return -ENOTCONN;
+		return fail(t, "cannot flush");
+	}
+	return is_lost(nbd) ? -ENOTCONN : 0;
+}
+
+/* Pages of one state at the beginning of what was asked for. */
+struct extent_reply {
+	uint64_t bytes;
+	uint64_t asked;
+	bool zero;
+	bool ended;
+};
+
+static int on_extents(void *arg, const char *context, uint64_t offset,
+		      uint32_t *entries, size_t nr, int *error)
+{
+	struct extent_reply *reply = arg;
+	size_t i;
+
+	(void)offset;
+	(void)error;
+	if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION))
+		return 0;
+	for (i = 0; i + 1 < nr && !reply->ended; i += 2) {
+		bool zero = entries[i + 1] & LIBNBD_STATE_ZERO;
+
+		if (reply->bytes && zero != reply->zero) {
+			reply->ended = true;
+			break;
+		}
+		reply->zero = zero;
+		reply->bytes += entries[i];
+	}
+	return 0;
+}
+
+static int nbd_extent(struct target *base, uint64_t page, uint64_t *end,
+		      bool *zero)
+{
+	struct target_nbd *t = to_nbd(base);
+	struct extent_reply reply = { 0 };
+	nbd_extent_callback callback = {
+		.callback = on_extents,
+		.user_data = &reply,
+	};
+	uint64_t pos = page * DTRACK_PAGE_SIZE;
+	uint64_t all = base->npages * DTRACK_PAGE_SIZE;
+	uint64_t asked = all - pos < MAX_STATUS ? all - pos : MAX_STATUS;
+
+	*end = base->npages;
+	*zero = false;
+	if (!t->can_extents)
+		return 0;
+	if (nbd_block_status(t->lanes[0], asked, pos, callback, 0) < 0)
+		return fail(t, "cannot ask what it has");
+	if (!reply.bytes) {
+		msg_error("%s: it says nothing of what it has at %" PRIu64,
+			  t->uri, pos);
+		return -EPROTO;
+	}
+	if (reply.bytes > asked)
+		reply.bytes = asked;
+	/* Extents need not end where pages do: a part of a page is not zero. */
+	*zero = reply.zero && reply.bytes >= DTRACK_PAGE_SIZE;
+	if (*zero)
+		*end = page + reply.bytes / DTRACK_PAGE_SIZE;
+	else
+		*end = page + (reply.bytes + DTRACK_PAGE_SIZE - 1) /
+			      DTRACK_PAGE_SIZE;
+	return 0;
+}
+
+static int nbd_read(struct target *base, uint64_t first, uint64_t npages,
+		    void *buf)
+{
+	struct target_nbd *t = to_nbd(base);
+	char *to = buf;
+
+	while (npages) {
+		uint64_t n = npages < base->max_pages ? npages :
+							base->max_pages;
+
+		if (nbd_pread(t->lanes[0], to, n * DTRACK_PAGE_SIZE,
+			      first * DTRACK_PAGE_SIZE, 0) < 0)
+			return fail(t, "cannot read");
+		first += n;
+		npages -= n;
+		to += n * DTRACK_PAGE_SIZE;
+	}
+	return 0;
+}
+
+static void close_nbd(struct target *base)
+{
+	struct target_nbd *t = to_nbd(base);
+	unsigned int i;
+
+	for (i = 0; i < base->lanes; i++) {
+		/*
+		 * A server that was told so does not complain of a client that
+		 * left; it is not waited for.
+		 */
+		if (t->lanes[i] && nbd_aio_is_ready(t->lanes[i]) > 0)
+			nbd_aio_disconnect(t->lanes[i], 0);
+		nbd_close(t->lanes[i]);
+	}
+	free(t->zeroes);
+	free(t->uri);
+	free(t);
+}
+
+static const struct target_ops ops = {
+	.start = nbd_start,
+	.wait = nbd_wait,
+	.revive = nbd_revive,
+	.drop = nbd_drop,
+	.flush = nbd_flush_lane,
+	.extent = nbd_extent,
+	.read = nbd_read,
+	.close = close_nbd,
+};
+
+/* What the first connection says of the server. */
+static int ask(struct target_nbd *t, unsigned int *lanes)
+{
+	struct nbd_handle *nbd = t->lanes[0];
+	int64_t max = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
+	int ret = check_export(t, nbd);
+
+	if (ret)
+		return ret;
+	/* A server that does not say takes 32 MiB; more is never sent at once. */
+	t->base.max_pages = max > 0 && max < 1024 * 1024 ?
+			    max / DTRACK_PAGE_SIZE : 256;
+	t->can_flush = nbd_can_flush(nbd) > 0;
+	t->can_zero = nbd_can_zero(nbd) > 0;
+	t->can_extents =
+		nbd_can_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
+	if (nbd_can_multi_conn(nbd) <= 0)
+		*lanes = 1;
+	t->base.max_zero_pages = MAX_ZERO_PAGES;
+	if (t->can_zero)
+		return 0;
+	t->base.max_zero_pages = t->base.max_pages;
+	t->zeroes = calloc(t->base.max_pages, DTRACK_PAGE_SIZE);
+	if (!t->zeroes) {
+		msg_errno(ENOMEM, "%s", t->uri);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+struct target *target_nbd(const char *uri, uint64_t npages, unsigned int lanes)
+{
+	struct target_nbd *t = calloc(1, sizeof(*t) +
+					 lanes * sizeof(t->lanes[0]));
+	unsigned int i;
+	int ret;
+
+	if (!t || !(t->uri = strdup(uri))) {
+		msg_errno(ENOMEM, "%s", uri);
+		free(t);
+		return NULL;
+	}
+	t->base.ops = &ops;
+	t->base.name = t->uri;
+	t->base.npages = npages;
+	t->base.readable = true;
+	for (i = 0; i < lanes; i++) {
+		ret = connect_lane(t, i);
+		if (ret == -EIO)
+			fail(t, "cannot connect");
+		else if (ret == -ETIMEDOUT)
+			msg_error("%s: no connection in %d s", uri,
+				  CONNECT_SECONDS);
+		if (ret)
+			goto fail;
+		t->base.lanes = i + 1;
+		if (!i && ask(t, &lanes))
+			goto fail;
+	}
+	return &t->base;
+
+fail:
+	close_nbd(&t->base);
+	return NULL;
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A stand-in for the module, for tests and benchmarks of the command where there is
+ * none.  It is linked under the command with --wrap, and answers its ioctls.
+ *
+ *	$DIRTYTRACK_STANDIN/NAME	a slot: its memory, a file to be mapped
+ *	$DIRTYTRACK_STANDIN/NAME.dirty	a bit for each page of it
+ *
+ * Who writes to the memory sets the bit after the write, atomically; what the module
+ * finds out, writers declare here.  A harvest takes bits as the module does, so the
+ * guarantee holds word for word.  There is one log: a second one would take bits from
+ * the first, so it is refused while the first is open.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../lib/dirtytrack.h"
+
+int __real_ioctl(int fd, unsigned long cmd, ...);
+int __real_open64(const char *path, int flags, ...);
+int __wrap_ioctl(int fd, unsigned long cmd, ...);
+int __wrap_open64(const char *path, int flags, ...);
+
+#define PAGE DTRACK_PAGE_SIZE
+#define MAX_CALL (64 * 1024)	/* pages of one harvest: callers must call again */
+
+static int fail(int err)
+{
+	errno = err;
+	return -1;
+}
+
+static const char *standin_dir(void)
+{
+	const char *dir = getenv("DIRTYTRACK_STANDIN");
+
+	if (!dir)
+		abort();
+	return dir;
+}
+
+/* The path of what @fd is, if that is in the directory. */
+static bool path_of(int fd, char path[PATH_MAX])
+{
+	const char *dir = standin_dir();
+	char link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, PATH_MAX - 1);
+	if (n < 0)
+		return false;
+	path[n] = '\0';
+	return !strncmp(path, dir, strlen(dir));
+}
+
+int __wrap_open64(const char *path, int flags, ...)
+{
+	mode_t mode;
+	va_list ap;
+
+	va_start(ap, flags);
+	mode = flags & O_CREAT ? va_arg(ap, mode_t) : 0;
+	va_end(ap);
+	if (!strcmp(path, DIRTYTRACK_DEVICE))
+		return __real_open64(standin_dir(), O_RDONLY | O_CLOEXEC);
+	return __real_open64(path, flags, mode);
+}
+
+static int open_in_dir(const char *name, const char *suffix, int flags)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s%s", standin_dir(), name, suffix);
+	return __real_open64(path, flags | O_CLOEXEC, 0600);
+}
+
+static int slot_create(struct dirtytrack_slot_create *arg)
+{
+	struct stat st;
+	int fd, log;
+
+	fd = open_in_dir(arg->name, "", O_RDWR | O_CREAT | O_EXCL);
+	if (fd < 0)
+		return -1;
+	log = open_in_dir(arg->name, ".dirty", O_RDWR | O_CREAT | O_TRUNC);
+	if (log < 0 || ftruncate(fd, arg->length) < 0 ||
+	    ftruncate(log, dtrack_bitmap_words(arg->length / PAGE) * 8) < 0 ||
+	    fstat(fd, &st) < 0)
+		abort();
+	close(log);
+	arg->out_id = st.st_ino;
+	arg->out_fd = fd;
+	return 0;
+}
+
+static int slot_open(struct dirtytrack_slot_open *arg)
+{
+	if (!(arg->flags & DIRTYTRACK_OPEN_BY_NAME))
+		return fail(ENOENT);
+	arg->out_fd = open_in_dir(arg->name, "", O_RDWR);
+	return arg->out_fd < 0 ? -1 : 0;
+}
+
+static int slot_info(int fd, struct dirtytrack_slot_info *arg)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (!path_of(fd, path) || fstat(fd, &st) < 0)
+		return fail(ENOTTY);
+	memset(arg, 0, sizeof(*arg));
+	arg->size = sizeof(*arg);
+	arg->out_id = st.st_ino;
+	arg->out_uid = st.st_uid;
+	arg->out_length = st.st_size;
+	arg->out_resident = st.st_blocks * 512 / PAGE;
+	snprintf(arg->out_name, sizeof(arg->out_name), "%.31s",
+		 strrchr(path, '/') + 1);
+	return 0;
+}
+
+/* The end of what has memory, or has not, at @page; capped by @end. */
+static uint64_t same_state(int slot, uint64_t page, uint64_t end, bool *hole)
+{
+	off_t next = lseek(slot, page * PAGE, SEEK_DATA);
+
+	if (next < 0)
+		next = end * PAGE;
+	*hole = next / PAGE > page;
+	if (!*hole)
+		next = lseek(slot, next, SEEK_HOLE) + PAGE - 1;
+	return (uint64_t)next / PAGE < end ? (uint64_t)next / PAGE : end;
+}
+
+/* A log is the bitmap file; it finds its slot by its name. */
+struct log {
+	_Atomic uint64_t *words;
+	uint64_t npages;
+	int slot;
+};
+
+static int log_attach(int fd, struct log *log)
+{
+	char path[PATH_MAX], *suffix;
+	struct stat st;
+
+	if (!path_of(fd, path))
+		return fail(ENOTTY);
+	suffix = strstr(path, ".dirty");
+	if (!suffix)
+		return fail(ENOTTY);
+	*suffix = '\0';
+	log->slot = __real_open64(path, O_RDWR | O_CLOEXEC);
+	if (log->slot < 0 || fstat(log->slot, &st) < 0)
+		abort();
+	log->npages = st.st_size / PAGE;
+	log->words = mmap(NULL, dtrack_bitmap_words(log->npages) * 8,
+			  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (log->words == MAP_FAILED)
+		abort();
+	return 0;
+}
+
+static void log_detach(struct log *log)
+{
+	munmap((void *)log->words, dtrack_bitmap_words(log->npages) * 8);
+	close(log->slot);
+}
+
+static int log_create(int slot, struct dirtytrack_log_create *arg)
+{
+	char path[PATH_MAX + 8];
+	struct log log;
+	uint64_t page, end, i;
+	bool hole;
+	int fd;
+
+	if (!path_of(slot, path))
+		return fail(ENOTTY);
+	strcat(path, ".dirty");
+	fd = __real_open64(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		close(fd);
+		return fail(ENOSPC);
+	}
+	log_attach(fd, &log);
+	for (i = 0; i < dtrack_bitmap_words(log.npages); i++)
+		atomic_store(&log.words[i], 0);
+	if (arg->flags & DIRTYTRACK_LOG_ALL_SET)
+		for (page = 0; page < log.npages; page = end) {
+			end = same_state(log.slot, page, log.npages, &hole);
+			for (i = page; !hole && i < end; i++)
+				atomic_fetch_or(&log.words[i / 64],
+						UINT64_C(1) << i % 64);
+		}
+	log_detach(&log);
+	arg->out_fd = fd;
+	return 0;
+}
+
+/* Is the page dirty; take it out unless @peek. */
+static bool test_page(struct log *log, uint64_t page, bool peek)
+{
+	uint64_t mask = UINT64_C(1) << page % 64;
+
+	if (!(atomic_load(&log->words[page / 64]) & mask))
+		return false;
+	if (!peek)
+		atomic_fetch_and(&log->words[page / 64], ~mask);
+	return true;
+}
+
+static int harvest(int fd, struct dirtytrack_harvest *arg)
+{
+	uint64_t *bitmap = (uint64_t *)(uintptr_t)arg->bitmap;
+	uint64_t page, end = arg->first + arg->npages;
+	struct log log;
+
+	if (log_attach(fd, &log))
+		return -1;
+	if (arg->npages > MAX_CALL)
+		end = arg->first + MAX_CALL;
+	arg->out_dirty = 0;
+	arg->out_new = 0;
+	for (page = arg->first; page < end; page++) {
+		uint64_t bit = arg->bit + page - arg->first;
+
+		if (!test_page(&log, page, arg->flags & DIRTYTRACK_HARVEST_PEEK))
+			continue;
+		arg->out_dirty++;
+		arg->out_new += !dtrack_bitmap_test(bitmap, bit);
+		bitmap[bit / 64] |= UINT64_C(1) << bit % 64;
+	}
+	arg->out_next = end;
+	log_detach(&log);
+	return 0;
+}
+
+static int harvest_extents(int fd, struct dirtytrack_harvest_extents *arg)
+{
+	struct dirtytrack_extent *ext =
+		(struct dirtytrack_extent *)(uintptr_t)arg->extents;
+	bool peek = arg->flags & DIRTYTRACK_HARVEST_PEEK, hole = false;
+	uint64_t page, end = arg->first + arg->npages, same_end = 0;
+	uint32_t nr = 0;
+	struct log log;
+
+	if (log_attach(fd, &log))
+		return -1;
+	if (arg->npages > MAX_CALL)
+		end = arg->first + MAX_CALL;
+	arg->out_dirty = 0;
+	for (page = arg->first; page < end; page++) {
+		uint32_t state;
+
+		if (!(atomic_load(&log.words[page / 64]) >> page % 64 & 1))
+			continue;
+		if (page >= same_end)
+			same_end = same_state(log.slot, page, log.npages,
+					      &hole);
+		state = hole ? DIRTYTRACK_STATE_HOLE : DIRTYTRACK_STATE_DATA;
+		if (!nr || ext[nr - 1].state != state ||
+		    ext[nr - 1].first + ext[nr - 1].npages != page) {
+			if (nr == arg->nr)
+				break;
+			ext[nr].first = page;
+			ext[nr].npages = 0;
+			ext[nr++].state = state;
+		}
+		test_page(&log, page, peek);
+		ext[nr - 1].npages++;
+		arg->out_dirty++;
+	}
+	arg->out_nr = nr;
+	arg->out_next = page;
+	log_detach(&log);
+	return 0;
+}
+
+/*
+ * In $DIRTYTRACK_STANDIN_DELAY milliseconds: time for a test to do something while
+ * the command is at work.
+ */
+static void linger(void)
+{
+	const char *delay = getenv("DIRTYTRACK_STANDIN_DELAY");
+
+	if (delay)
+		usleep(atoi(delay) * 1000);
+}
+
+int __wrap_ioctl(int fd, unsigned long cmd, ...)
+{
+	void *arg;
+	va_list ap;
+
+	va_start(ap, cmd);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	switch (cmd) {
+	case DIRTYTRACK_SLOT_CREATE:
+		return slot_create(arg);
+	case DIRTYTRACK_SLOT_OPEN:
+		return slot_open(arg);
+	case DIRTYTRACK_SLOT_INFO:
+		return slot_info(fd, arg);
+	case DIRTYTRACK_LOG_CREATE:
+		return log_create(fd, arg);
+	case DIRTYTRACK_LOG_HARVEST:
+		return harvest(fd, arg);
+	case DIRTYTRACK_LOG_HARVEST_EXTENTS:
+		linger();
+		return harvest_extents(fd, arg);
+	}
+	if (_IOC_TYPE(cmd) == DIRTYTRACK_TYPE)
+		return fail(ENOTTY);
+	return __real_ioctl(fd, cmd, arg);
+}

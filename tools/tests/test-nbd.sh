@@ -1,0 +1,292 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# dirtytrack copy to NBD servers of all kinds, and to those that misbehave, on a
+# stand-in for the module.
+set -eu
+
+cmd=$OUT/tests/dirtytrack-standin
+tmp=$(mktemp -d /dev/shm/test-nbd.XXXXXX)
+export DIRTYTRACK_STANDIN=$tmp/slots
+ram=$DIRTYTRACK_STANDIN/ram
+uri="nbd+unix:///?socket=$tmp/socket"
+server=
+trap 'stop_server; rm -rf "$tmp"' EXIT
+n=0 bad=0
+
+check()
+{
+	local name=$1
+
+	shift
+	n=$((n + 1))
+	if "$@" >"$tmp/log" 2>&1; then
+		echo "ok $n $name"
+	else
+		echo "not ok $n $name"
+		tail -5 "$tmp/log" | sed 's/^/# /'
+		sed 's/^/# /' "$tmp/err" "$tmp/out" 2>/dev/null || :
+		bad=$((bad + 1))
+	fi
+	stop_server
+}
+
+# serve COMMAND...: a server in the background, that listens at the socket.
+serve()
+{
+	rm -f "$tmp/socket"
+	"$@" 2>"$tmp/server" &
+	server=$!
+	for ((i = 0; i < 200; i++)); do
+		[ ! -S "$tmp/socket" ] || return 0
+		sleep 0.05
+	done
+	cat "$tmp/server"
+	return 1
+}
+
+nbdkit_serve()
+{
+	serve nbdkit -f -U "$tmp/socket" "$@"
+}
+
+stop_server()
+{
+	[ -n "$server" ] || return 0
+	kill "$server" 2>/dev/null || :
+	wait "$server" 2>/dev/null || :
+	server=
+}
+
+# copies STATUS OPTION...: the slot to the server.
+copies()
+{
+	local want=$1 got=0
+
+	shift
+	"$cmd" copy ram "$uri" --no-pause "$@" >"$tmp/out" 2>"$tmp/err" || got=$?
+	[ "$got" = "$want" ] || echo "status $got, not $want"
+	[ "$got" = "$want" ]
+}
+
+said()
+{
+	grep -qF -- "$1" "$tmp/err" || { echo "not said: $1"; return 1; }
+}
+
+# What the server has, read by somebody else.
+holds_memory()
+{
+	nbdcopy --request-size=16384 "$uri" "$tmp/got" && cmp "$tmp/got" "$ram"
+}
+
+to_memory()
+{
+	nbdkit_serve memory 64M && copies 0 --verify && holds_memory &&
+		grep -q '^identical: 16384 pages' "$tmp/out"
+}
+
+old_content()
+{
+	nbdkit_serve memory 64M &&
+		dd if=/dev/urandom of="$tmp/junk" bs=1M count=64 status=none &&
+		nbdcopy "$tmp/junk" "$uri" && copies 0 && holds_memory
+}
+
+# each server that can do less than it might.
+plain_servers()
+{
+	local filter
+
+	for filter in nozero noextents nocache "multi-conn multi-conn-mode=disable" \
+		"blocksize-policy blocksize-minimum=512 blocksize-preferred=4096 blocksize-maximum=16384 blocksize-error-policy=error"; do
+		# shellcheck disable=SC2086 # name and parameters
+		set -- $filter
+		nbdkit_serve --filter="$1" memory 64M "${@:2}" && copies 0 --verify &&
+			holds_memory || { echo "with $filter"; return 1; }
+		stop_server
+	done
+}
+
+sparse_is_sparse()
+{
+	rm -f "$tmp/file" && truncate -s 64M "$tmp/file" &&
+		nbdkit_serve file "$tmp/file" && copies 0 && cmp "$tmp/file" "$ram" &&
+		[ "$(stat -c %b "$tmp/file")" -le "$(stat -c %b "$ram")" ]
+}
+
+to_qcow2()
+{
+	qemu-img create -q -f qcow2 "$tmp/disk" 64M &&
+		serve qemu-nbd -f qcow2 -k "$tmp/socket" -t -e 8 "$tmp/disk" &&
+		copies 0 && stop_server && qemu-img check -q "$tmp/disk" &&
+		qemu-img compare -f raw -F qcow2 "$ram" "$tmp/disk"
+}
+
+over_tls()
+{
+	printf 'user:%064d\n' 7 >"$tmp/psk"
+	nbdkit_serve --tls=require --tls-psk="$tmp/psk" memory 64M || return 1
+	copies 1 && ! said "cannot write" || return 1
+	uri="nbds+unix://user@/?socket=$tmp/socket&tls-psk-file=$tmp/psk"
+	copies 0 --verify && holds_memory
+}
+
+over_tcp()
+{
+	local port=$((20000 + $$ % 10000))
+
+	nbdkit -f -i 127.0.0.1 -p "$port" --tls=off memory 64M 2>"$tmp/server" &
+	server=$!
+	uri=nbd://127.0.0.1:$port
+	for ((i = 0; i < 100; i++)); do
+		nbdinfo --size "$uri" >/dev/null 2>&1 && break
+		sleep 0.05
+	done
+	copies 0 --verify && holds_memory
+}
+
+to_a_slot()
+{
+	"$cmd" run --slot other=64M true &&
+		"$cmd" copy ram slot:other --no-pause --verify >"$tmp/out" 2>"$tmp/err" &&
+		cmp "$ram" "$DIRTYTRACK_STANDIN/other"
+	rm -f "$DIRTYTRACK_STANDIN"/other*
+	fails 1 "slot none: there is none" "$cmd" copy ram slot:none --no-pause &&
+	fails 1 "it is what is to be copied" "$cmd" copy ram slot:ram --no-pause
+}
+
+to_nothing()
+{
+	"$cmd" copy ram null: --no-pause --json >"$tmp/out" 2>"$tmp/err" &&
+		[ "$(jq -s 'map(select(.event == "end"))[0].npages' "$tmp/out")" = 16384 ] &&
+		fails 2 "cannot be compared" "$cmd" copy ram null: --no-pause --verify
+}
+
+# fails STATUS TEXT COMMAND...
+fails()
+{
+	local want=$1 text=$2 got=0
+
+	shift 2
+	"$@" >"$tmp/out" 2>"$tmp/err" || got=$?
+	[ "$got" = "$want" ] && said "$text"
+}
+
+refusals()
+{
+	nbdkit_serve -r memory 64M && copies 1 && said "it is read-only" || return 1
+	stop_server
+	nbdkit_serve memory 63M && copies 1 &&
+		said "it has 66060288 bytes, 67108864 are to be copied" || return 1
+	stop_server
+	copies 1 && said "cannot connect"
+}
+
+no_space()
+{
+	nbdkit_serve --filter=error memory 64M error-pwrite=ENOSPC error-pwrite-rate=5% &&
+		copies 1 && said "cannot write: No space left on device" || return 1
+	# Once, however many requests failed.
+	[ "$(grep -c 'cannot write' "$tmp/err")" = 1 ]
+}
+
+# Requests that take long each do not take long together.
+slow_answers()
+{
+	local start=$SECONDS
+
+	nbdkit_serve --filter=delay memory 64M delay-write=100ms delay-zero=100ms &&
+		copies 0 && holds_memory && [ $((SECONDS - start)) -lt 10 ]
+}
+
+# A copy at work, slowly enough to be met.
+start_copy()
+{
+	nbdkit_serve --filter=rate file "$tmp/file" rate=80M || return 1
+	env --default-signal=INT "$cmd" copy ram "$uri" --no-pause --json --progress -o +RESENT "$@" \
+		>"$tmp/out" 2>"$tmp/err" &
+	copy=$!
+	for ((i = 0; i < 200; i++)); do
+		[ "$(stat -c %b "$tmp/file")" -gt 8000 ] && return 0
+		sleep 0.02
+	done
+	return 1
+}
+
+server_comes_back()
+{
+	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
+	start_copy && kill -9 "$server" && quietly wait "$server"
+	nbdkit_serve file "$tmp/file" && wait "$copy" && holds_memory &&
+		[ "$(jq -s 'map(select(.event == "round"))[0].resent > 0' "$tmp/out")" = true ]
+}
+
+# The server is not the one it was, and has nothing of what was not flushed.
+another_server_comes()
+{
+	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
+	start_copy && kill -9 "$server" && quietly wait "$server"
+	nbdkit_serve memory 64M && wait "$copy" && holds_memory
+}
+
+quietly()
+{
+	"$@" 2>/dev/null || :
+}
+
+server_stays_away()
+{
+	local got=0
+
+	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
+	start_copy --reconnect 0.5 && kill -9 "$server" && quietly wait "$server"
+	rm -f "$tmp/socket"
+	wait "$copy" || got=$?
+	[ "$got" = 1 ] && said "could not be made again in 0.5 s" &&
+		[ "$(jq -rs '.[-1].event' "$tmp/out")" = failed ]
+}
+
+interrupted()
+{
+	local got=0
+
+	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
+	start_copy && kill -STOP "$server" && kill -INT "$copy"
+	quietly wait "$copy" || :
+	wait "$copy" 2>/dev/null || got=$?
+	kill -CONT "$server"
+	[ "$got" = 130 ] && [ "$(jq -rs '.[-1].message' "$tmp/out")" = interrupted ]
+}
+
+mkdir "$DIRTYTRACK_STANDIN"
+"$cmd" run --slot ram=64M true
+# Data, zero pages in it, zero pages without, and holes.
+dd if=/dev/urandom of="$ram" bs=1M count=24 conv=notrunc status=none
+dd if=/dev/zero of="$ram" bs=4k count=3 seek=100 conv=notrunc status=none
+dd if=/dev/zero of="$ram" bs=1M count=4 seek=30 conv=notrunc status=none
+dd if=/dev/urandom of="$ram" bs=1M count=8 seek=50 conv=notrunc status=none
+
+echo "TAP version 13"
+echo "1..16"
+check "memory, verified" to_memory
+check "old content of the target goes" old_content
+check "servers without zero, extents, several connections, large blocks" plain_servers
+check "a sparse file stays sparse" sparse_is_sparse
+check "qcow2 behind qemu-nbd" to_qcow2
+saved=$uri
+check "TLS" over_tls
+uri=$saved
+check "TCP" over_tcp
+uri=$saved
+check "a slot" to_a_slot
+check "nothing" to_nothing
+check "servers that are of no use" refusals
+check "no space left" no_space
+check "slow answers" slow_answers
+check "the server dies and comes back" server_comes_back
+check "the server dies and another comes" another_server_comes
+check "the server dies and stays away" server_stays_away
+check "interrupted, the server being stuck" interrupted
+echo "# Totals: pass:$((n - bad)) fail:$bad xfail:0 xpass:0 skip:0 error:0"
+[ "$bad" = 0 ]
