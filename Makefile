@@ -17,6 +17,8 @@ help:
 	@echo '  make demo         a live guest, tracked and copied, in the test host'
 	@echo '  make check        all set-up, then build, unit tests and selftests on 6.1 and 6.12'
 	@echo '  make check-full   the same with what takes longer'
+	@echo '  make bench        dirtytrack beside every other way to track writes, in the test host'
+	@echo '                    (on this machine: HERE=1; instructions instead of time: ICOUNT=1)'
 	@echo '  make vm-shell     a shell in the test host, with the module loaded (KERNEL=6.12)'
 	@echo
 	@echo '  make modules      dirtytrack.ko for a kernel (KDIR=/lib/modules/.../build)'
@@ -50,6 +52,20 @@ vm-ready:
 demo: vm-ready
 	@tools/demo/demo
 
+# On the machine itself no kernel has to be fetched.
+bench-ready:
+	@tools/vm/packages tools/packages.txt tools/bench/packages.txt
+	@$(MAKE) --no-print-directory -C tools bench
+ifneq ($(HERE),)
+	@$(MAKE) --no-print-directory modules
+else
+	@tools/vm/setup host $(KERNEL)
+	@tools/vm/build-in $(KERNEL) $(MAKE) --no-print-directory modules KDIR=$$(tools/vm/kdir $(KERNEL))
+endif
+
+bench: bench-ready
+	@tools/bench/run $(if $(HERE),--here,-k $(KERNEL)) $(if $(ICOUNT),--icount) $(BENCH)
+
 vm-shell: vm-ready
 	@tools/vm/run -k $(KERNEL) -K -i -e PATH="$(CURDIR)/build/tools:$$PATH" -- bash -i
 
@@ -75,4 +91,4 @@ clean:
 distclean:
 	rm -rf build
 
-.PHONY: help modules tools check check-full vm-ready demo vm-shell install uninstall clean distclean
+.PHONY: help modules tools check check-full vm-ready demo bench-ready bench vm-shell install uninstall clean distclean

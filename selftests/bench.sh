@@ -1,0 +1,54 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The benchmark's trackers, at its smallest: each must report what was written, between
+# harvests and while harvests go back to back, or its times would mean nothing.  Speed
+# is not looked at.  Two controls forget pages: the benchmark must notice both times.
+
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=selftests/ktap.sh
+. "$here/ktap.sh"
+
+bench=$here/../build/tools/dirtytrack-bench
+[ -x "$bench" ] || bail_out "there is no $bench: run make -C tools bench"
+
+# Trackers want the module with parameters of theirs.
+options=(--size 2M --sparse 64M --runs 1 --seconds 0.1)
+[ -z "${DIRTYTRACK_KO:-}" ] || options+=(--module "$DIRTYTRACK_KO")
+
+mapfile -t trackers < <("$bench" --list | awk '$1 == "tracker" { print $2 }')
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# run TRACKER [OPTION]...: leaves the status in $status.
+run()
+{
+	status=0
+	"$bench" --tracker "$1" "${options[@]}" "${@:2}" >"$output" 2>&1 || status=$?
+}
+
+ended_with()
+{
+	[ "$status" = "$1" ] && return
+	note "status $status"
+	note "$(cat "$output")"
+	return 1
+}
+
+plan $((${#trackers[@]} + 2))
+for tracker in "${trackers[@]}"; do
+	run "$tracker"
+	# Status 4: this kernel does not have it.
+	if [ "$status" = 4 ]; then
+		check "$tracker # SKIP $(tail -n 1 "$output")" true
+	else
+		check "$tracker" ended_with 0
+	fi
+done
+run dirtytrack --lose 2
+check "control: a page that is not reported is noticed" ended_with 3
+run dirtytrack --lose 1 --pattern nothing --sparse 0
+check "control: so it is while harvests go back to back" ended_with 3
+finish
