@@ -148,6 +148,13 @@ static void dt_ring_push(struct dt_ring *ring, u64 pgoff)
 		smp_store_release(&shared->overflows, shared->overflows + 1);
 	}
 
+	/*
+	 * The consumer writes his page, then looks at this one and goes to sleep.  If
+	 * he did not see the entry, what he wrote is seen here: pairs with the barrier
+	 * of poll, or with his own.
+	 */
+	smp_mb();
+	control = dt_ring_control(ring);
 	/* Who was woken and did nothing since need not be woken again. */
 	ready = dt_ring_has(ring, &control);
 	if (ready && (!ring->was_ready ||

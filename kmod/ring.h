@@ -21,7 +21,7 @@ struct dt_slot;
  * @entries: the entries
  * @nr: how many, a power of two; 0 for a log without a ring
  * @control: the consumer's page.  He may write anything there at any time: each
- *	field is read once, and every value means something
+ *	field is read once for what is decided by it, and every value means something
  * @node: in the slot's list
  * @wait: who polls
  * @seen: the control page as it was at the last push

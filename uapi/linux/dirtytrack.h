@@ -341,7 +341,9 @@ struct dirtytrack_ring {
  *
  * poll(), select() and epoll of the log's fd report POLLIN when as many entries as
  * @watermark wait or @seen differs from @overflows, and POLLERR for a log without a
- * ring.
+ * ring.  An edge, for EPOLLET, is the first entry or overflow with which that is so after
+ * a change of this page: its consumer has a full barrier between the change and his last
+ * look at the ring, and sleeps only if that found nothing.
  */
 struct dirtytrack_ring_control {
 	__aligned_u64 tail;
