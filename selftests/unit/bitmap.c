@@ -336,6 +336,23 @@ static void set_ranges(struct fixture *f)
 	}
 }
 
+/* Every range there is, where there are not too many. */
+static void set_every_range(struct fixture *f)
+{
+	u64 first, end;
+
+	if (f->bm.nbits > 200)
+		return;
+	for (first = 0; first < f->bm.nbits; first++) {
+		for (end = first; end <= f->bm.nbits; end++) {
+			dt_bitmap_set_range(&f->bm, first, end - first);
+			memset(f->model + first, 1, end - first);
+			CHECK_BITMAP(f, 0, 0, true);
+			check_drain(f);
+		}
+	}
+}
+
 /* Part of a word: what is not taken stays, and is found by the next claim. */
 static void take_parts(struct fixture *f)
 {
@@ -577,6 +594,7 @@ SIZED(set_each)
 SIZED(set_every)
 SIZED(or_patterns)
 SIZED(set_ranges)
+SIZED(set_every_range)
 SIZED(take_parts)
 SIZED(unclaim)
 SIZED(next_group)
@@ -591,6 +609,7 @@ static const struct tap_test tests[] = {
 	TAP_TEST(set_every_of_every_size),
 	TAP_TEST(or_patterns_of_every_size),
 	TAP_TEST(set_ranges_of_every_size),
+	TAP_TEST(set_every_range_of_every_size),
 	TAP_TEST(take_parts_of_every_size),
 	TAP_TEST(unclaim_of_every_size),
 	TAP_TEST(next_group_of_every_size),
