@@ -7,9 +7,10 @@
  *     bench_fault [-n PAGES] [-r RUNS]
  *
  * The methods take turns, run after run, in one process and on one processor;
- * what is printed is the median, in nanoseconds a page.  Speed is not judged
- * here.  But every method must report exactly the pages that were written, or
- * its time would mean nothing.
+ * what is printed is the median, in nanoseconds a page, or in instructions where
+ * they can be counted (../tools/bench/ticks.h).  Speed is not judged here.  But
+ * every method must report exactly the pages that were written, or its time would
+ * mean nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -29,6 +29,7 @@
 #include <linux/dirtytrack.h>
 
 #include "uffd_wp.h"
+#include "../tools/bench/ticks.h"
 
 #define PAGE_BYTES	(1UL << DIRTYTRACK_PAGE_SHIFT)
 #define MAX_RUNS	99
@@ -57,6 +58,8 @@ struct region {
 	char *mem;
 	int memory_fd;
 	int tracker_fd;
+	int more_logs[7];	/* of a slot; each is harvested by nobody */
+	unsigned int nr_more_logs;
 };
 
 struct method {
@@ -89,13 +92,26 @@ static void slot_open(struct region *r)
 		die("mmap of a slot");
 }
 
-static void slot_track(struct region *r)
+static int slot_log(struct region *r)
 {
 	struct dirtytrack_log_create arg = { .size = sizeof(arg) };
 
 	if (ioctl(r->memory_fd, DIRTYTRACK_LOG_CREATE, &arg))
 		die("LOG_CREATE");
-	r->tracker_fd = arg.out_fd;
+	return arg.out_fd;
+}
+
+static void slot_track(struct region *r)
+{
+	r->tracker_fd = slot_log(r);
+}
+
+/* What it costs that others track the same slot. */
+static void slot_track_eight(struct region *r)
+{
+	slot_track(r);
+	while (r->nr_more_logs < 7)
+		r->more_logs[r->nr_more_logs++] = slot_log(r);
 }
 
 /* Shared by all harvests, and touched once before any is timed. */
@@ -204,6 +220,7 @@ static void uffd_track(struct region *r)
 
 static const struct method methods[] = {
 	{ "dirtytrack",		slot_open,	slot_track,	slot_harvest },
+	{ "with 8 logs",	slot_open,	slot_track_eight, slot_harvest },
 	{ "uffd, memfd",	memfd_open,	uffd_track,	uffd_harvest },
 	{ "uffd, anonymous",	anon_open,	uffd_track,	uffd_harvest },
 };
@@ -245,39 +262,31 @@ static unsigned long pages_in(enum pattern pattern)
 	return pattern == EVERY_16TH ? npages / 16 : npages;
 }
 
-/* Times in ns a page. */
+/* Times a page. */
 struct times {
 	double touch;		/* first write ever, untracked */
 	double fault[NR_PATTERNS];
 	double harvest[NR_PATTERNS];
-	double quiet;		/* a harvest of nothing, ns in all */
+	double quiet;		/* a harvest of nothing, in all */
 };
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e9 + ts.tv_nsec;
-}
 
 static double write_pages(struct region *r, enum pattern pattern)
 {
 	unsigned long n = pages_in(pattern);
-	double start = now();
+	double start = ticks_now();
 
 	for (unsigned long i = 0; i < n; i++)
 		*(volatile char *)(r->mem + page_of(pattern, i) * PAGE_BYTES) += 1;
-	return (now() - start) / n;
+	return (ticks_now() - start) / n;
 }
 
 static double harvest(const struct method *m, struct region *r,
 		      unsigned long expected)
 {
-	double start = now(), time;
+	double start = ticks_now(), time;
 	unsigned long dirty = m->harvest(r);
 
-	time = now() - start;
+	time = ticks_now() - start;
 	if (dirty != expected) {
 		fprintf(stderr, "bench_fault: %s reported %lu pages of %lu\n",
 			m->name, dirty, expected);
@@ -288,7 +297,7 @@ static double harvest(const struct method *m, struct region *r,
 
 static void measure(const struct method *m, struct times *t)
 {
-	struct region r;
+	struct region r = { 0 };
 
 	m->open(&r);
 	t->touch = write_pages(&r, SEQUENTIAL);
@@ -301,6 +310,8 @@ static void measure(const struct method *m, struct times *t)
 
 	munmap(r.mem, npages * PAGE_BYTES);
 	close(r.tracker_fd);
+	while (r.nr_more_logs)
+		close(r.more_logs[--r.nr_more_logs]);
 	if (r.memory_fd >= 0)
 		close(r.memory_fd);
 }
@@ -310,13 +321,6 @@ static void measure(const struct method *m, struct times *t)
 static struct times results[NR_METHODS][MAX_RUNS];
 static size_t nmethods = NR_METHODS;
 
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
 /* The median of what lies @offset into the results of a method. */
 static double median(size_t method, size_t offset)
 {
@@ -324,8 +328,7 @@ static double median(size_t method, size_t offset)
 
 	for (unsigned int i = 0; i < runs; i++)
 		values[i] = *(double *)((char *)&results[method][i] + offset);
-	qsort(values, runs, sizeof(values[0]), compare);
-	return values[runs / 2];
+	return ticks_median(values, runs);
 }
 
 static void row(const char *what, const char *which, size_t offset)
@@ -343,7 +346,8 @@ static void row(const char *what, const char *which, size_t offset)
 
 static void print_table(void)
 {
-	printf("%-37s %10s", "ns a page, median (times ours)", methods[0].name);
+	printf("%-12s %-24s %10s", ticks_unit(), "a page, median (times)",
+	       methods[0].name);
 	for (size_t m = 1; m < nmethods; m++)
 		printf(" %14s          ", methods[m].name);
 	printf("\n");
@@ -354,7 +358,7 @@ static void print_table(void)
 	for (enum pattern p = 0; p < NR_PATTERNS; p++)
 		row("harvest", pattern_name[p],
 		    offsetof(struct times, harvest) + p * sizeof(double));
-	row("harvest", "nothing, ns a call", offsetof(struct times, quiet));
+	row("harvest", "nothing, a call", offsetof(struct times, quiet));
 }
 
 static unsigned long option(const char *name, const char *text,
@@ -401,7 +405,7 @@ int main(int argc, char **argv)
 
 	if (uffd_open(&fd)) {
 		printf("# this kernel has no asynchronous userfaultfd write protection\n");
-		nmethods = 1;
+		nmethods = 2;
 	} else {
 		close(fd);
 	}
