@@ -37,6 +37,12 @@ struct seq_file;
 /* Extents that are copied out at once. */
 #define DT_LOG_EXTENTS	64
 
+/*
+ * For tables of a size that a caller chose: that there is no memory for it is told to
+ * him, not to the kernel's log, which he could fill with it.
+ */
+#define DT_GFP_TABLE	(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN)
+
 /* The page store is chunked by what one huge entry can map. */
 #define DT_CHUNK_PAGES	512
 

@@ -203,9 +203,9 @@ static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 	INIT_LIST_HEAD(&log->node);
 	/* Both are mapped by the page: dt_log_fault() hands out all of each. */
 	words = __vmalloc(PAGE_ALIGN(dt_bitmap_words(slot->npages) * sizeof(u64)),
-			  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+			  DT_GFP_TABLE);
 	summary = __vmalloc(PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64)),
-			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+			    DT_GFP_TABLE);
 	top = kvcalloc(dt_bitmap_tops(slot->npages), sizeof(u64), GFP_KERNEL_ACCOUNT);
 	dt_bitmap_init(&log->bitmap, slot->npages, words, summary, top);
 	if (dt_ring_init(&log->ring, ring_entries) || !words || !summary || !top) {

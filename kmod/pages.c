@@ -35,7 +35,7 @@ static struct dt_chunk *dt_chunk_of(struct dt_slot *slot, pgoff_t pgoff)
 int dt_pages_init(struct dt_slot *slot)
 {
 	slot->chunks = __vmalloc(dt_nchunks(slot) * sizeof(*slot->chunks),
-				 GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+				 DT_GFP_TABLE);
 	if (!slot->chunks)
 		return -ENOMEM;
 	return percpu_counter_init(&slot->resident, 0, GFP_KERNEL_ACCOUNT);

@@ -69,8 +69,8 @@ int dt_ring_init(struct dt_ring *ring, u32 nr)
 	if (!nr)
 		return 0;
 	ring->nr = nr;
-	ring->shared = __vmalloc(dt_ring_size(ring), GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	ring->control = __vmalloc(PAGE_SIZE, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	ring->shared = __vmalloc(dt_ring_size(ring), DT_GFP_TABLE);
+	ring->control = __vmalloc(PAGE_SIZE, DT_GFP_TABLE);
 	if (!ring->shared || !ring->control)
 		return -ENOMEM;
 	ring->entries = (void *)ring->shared + DIRTYTRACK_RING_ENTRIES_OFFSET;

@@ -77,13 +77,13 @@ static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 	memcpy(slot->name, name, sizeof(slot->name));
 
 	words = __vmalloc(dt_bitmap_words(slot->npages) * sizeof(u64),
-			  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+			  DT_GFP_TABLE);
 	summary = __vmalloc(dt_bitmap_groups(slot->npages) * sizeof(u64),
-			    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+			    DT_GFP_TABLE);
 	top = kvcalloc(dt_bitmap_tops(slot->npages), sizeof(u64), GFP_KERNEL_ACCOUNT);
 	dt_bitmap_init(&slot->open, slot->npages, words, summary, top);
 	slot->released = __vmalloc(dt_bitmap_words(slot->npages) * sizeof(u64),
-				   GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+				   DT_GFP_TABLE);
 	slot->stats = alloc_percpu_gfp(struct dt_slot_stats, GFP_KERNEL_ACCOUNT);
 	if (!words || !summary || !top || !slot->released || !slot->stats ||
 	    dt_pages_init(slot)) {
