@@ -16,7 +16,8 @@ help:
 	@echo
 	@echo '  make demo         a live guest, tracked and copied, in the test host'
 	@echo '  make check        all set-up, then build, unit tests and selftests on 6.1 and 6.12'
-	@echo '  make check-full   the same with what takes longer'
+	@echo '  make check-full   the same with what takes longer, and on all kernels: 7, the'
+	@echo '                    one for clouds, and one that checks itself'
 	@echo '  make bench        dirtytrack beside every other way to track writes, in the test host'
 	@echo '                    (on this machine: HERE=1; instructions instead of time: ICOUNT=1)'
 	@echo '  make vm-shell     a shell in the test host, with the module loaded (KERNEL=6.12)'
