@@ -864,6 +864,26 @@ static inline double now(void)
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
+static inline void pause_ms(unsigned int ms)
+{
+	const struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
+
+	nanosleep(&t, NULL);
+}
+
+/*
+ * True when @condition is, within some seconds.  What a dying process held is
+ * gone when wait(2) returns, but for what another CPU or a /proc reader has in
+ * hand at that moment.
+ */
+#define eventually(condition) ({					\
+	bool __met = false;						\
+									\
+	for (int __i = 0; __i < 500 && !(__met = (condition)); __i++)	\
+		pause_ms(10);						\
+	__met;								\
+})
+
 /* How long a race is run: DIRTYTRACK_RACE_SECONDS, or as usual. */
 static inline double race_seconds(double usual)
 {

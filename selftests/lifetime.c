@@ -9,11 +9,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/inotify.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #include <linux/userfaultfd.h>
 
@@ -22,26 +20,6 @@
 #define NPAGES 200
 #define SIZE (NPAGES * PAGE_SIZE)
 #define PEEK DIRTYTRACK_HARVEST_PEEK
-
-static void pause_ms(unsigned int ms)
-{
-	const struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
-
-	nanosleep(&t, NULL);
-}
-
-/*
- * True when @condition is, within some seconds.  What a dying process held is
- * gone when wait(2) returns, but for what another CPU or a /proc reader has in
- * hand at that moment.
- */
-#define eventually(condition) ({					\
-	bool __met = false;						\
-									\
-	for (int __i = 0; __i < 500 && !(__met = (condition)); __i++)	\
-		pause_ms(10);						\
-	__met;								\
-})
 
 /* ---- what a child says to its parent ---- */
 
@@ -798,74 +776,6 @@ TEST(memory_comes_back)
 		TH_LOG("%lld MiB of %lld did not come back",
 		       (before - after) / 1024, mib * rounds);
 	}
-}
-
-static long long number_in(const char *dir, const char *name)
-{
-	long long n = -1;
-	char path[128];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "r");
-	if (f) {
-		if (fscanf(f, "%lld", &n) != 1)
-			n = -1;
-		fclose(f);
-	}
-	return n;
-}
-
-static bool put_in(const char *dir, const char *name, const char *text)
-{
-	char path[128];
-	bool done;
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-	close(fd);
-	return done;
-}
-
-/* Who touches memory pays for it: in their memory cgroup, not the creator's. */
-TEST(memory_is_charged)
-{
-	const off_t size = 8 << 20;
-	char root[] = "/tmp/dirtytrack-cgroup-XXXXXX", group[64];
-	int slot = test_new_slot(size / PAGE_SIZE), status;
-	pid_t pid;
-
-	ASSERT_NE(NULL, mkdtemp(root));
-	ASSERT_EQ(0, mount("none", root, "cgroup2", 0, NULL));
-	snprintf(group, sizeof(group), "%s/dirtytrack-%d", root, getpid());
-	if (!put_in(root, "cgroup.subtree_control", "+memory")) {
-		umount(root);
-		rmdir(root);
-		SKIP(return, "no memory controller in cgroup v2");
-	}
-	ASSERT_EQ(0, mkdir(group, 0755));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		long long before, after;
-
-		if (!put_in(group, "cgroup.procs", "0"))
-			dt_broken("cannot enter %s: %s", group, strerror(errno));
-		before = number_in(group, "memory.current");
-		EXPECT_LE(0, before);
-		ASSERT_EQ(0, fallocate(slot, 0, 0, size));
-		after = number_in(group, "memory.current");
-		EXPECT_LE(size, after - before);
-		_exit(!_metadata->passed);
-	}
-	status = test_wait(pid);
-	EXPECT_EQ(0, status);
-	close(slot);
-	EXPECT_EQ(0, rmdir(group));
-	EXPECT_EQ(0, umount(root));
-	EXPECT_EQ(0, rmdir(root));
 }
 
 #define LOGGERS 3
