@@ -5,9 +5,11 @@
  * Slots of other programs may exist while this runs; nothing here depends on
  * there being none, apart from the names, which are unlikely ones.
  */
-#include <sched.h>
+#include "processes.h"
 
-#include "dirtytrack_test.h"
+#include <sched.h>
+#include <linux/capability.h>
+#include <sys/syscall.h>
 
 #define ALICE 12345
 #define BOB 12346
@@ -408,22 +410,12 @@ TEST_F(owner, privileged_name)
 /* The caller is who calls, not who opened the device. */
 TEST_F(owner, device_of_root_in_other_hands)
 {
-	int status;
-	pid_t pid = fork();
-
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		if (setresgid(ALICE, ALICE, ALICE) ||
-		    setresuid(ALICE, ALICE, ALICE))
-			dt_broken("setresuid: %s", strerror(errno));
+	as_user(ALICE, {
 		test_err_slot_open(EACCES, self->dev, self->bob_id);
 		EXPECT_SLOT(self->alice_id,
 			    test_slot_open(self->dev, self->alice_id));
 		EXPECT_FALSE(test_slot_listed(self->dev, self->bob_id));
-		_exit(!_metadata->passed);
-	}
-	status = test_wait(pid);
-	EXPECT_EQ(0, status);
+	});
 }
 
 /* Ownership is that of the file, and moves with it. */
@@ -518,9 +510,7 @@ TEST_F(owner, user_namespace)
 
 		if (!f || fscanf(f, "%d", &overflow) != 1)
 			dt_broken("no /proc/sys/kernel/overflowuid");
-		if (setresgid(ALICE, ALICE, ALICE) ||
-		    setresuid(ALICE, ALICE, ALICE))
-			dt_broken("setresuid: %s", strerror(errno));
+		become_for_good(ALICE);
 		if (unshare(CLONE_NEWUSER))
 			_exit(77);
 		test_err_slot_open(EACCES, self->dev, self->bob_id);
@@ -536,6 +526,323 @@ TEST_F(owner, user_namespace)
 	if (status == 77)
 		SKIP(return, "this kernel lets no user make a user namespace");
 	EXPECT_EQ(0, status);
+}
+
+/* ---- who may do what: each sentence of admin-guide.rst ---- */
+
+#define NPAGES 130UL
+
+/* Two users who share nothing: each is a process of its own, forked from root's. */
+FIXTURE(users)
+{
+	int dev, pair[2];
+	int slot, log;		/* Alice's, in root's hands to be passed on */
+	__u32 id;
+};
+
+FIXTURE_SETUP(users)
+{
+	self->dev = test_device();
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, self->pair));
+	become(ALICE);
+	self->slot = test_slot_create(self->dev, "alice's",
+				      NPAGES << DIRTYTRACK_PAGE_SHIFT, &self->id);
+	self->log = test_log_create(self->slot, 0);
+	become(0);
+}
+
+FIXTURE_TEARDOWN(users)
+{
+	close(self->pair[0]);
+	close(self->pair[1]);
+	close(self->log);
+	close(self->slot);
+	close(self->dev);
+}
+
+/* Nothing that root holds is left to the child but a device of its own. */
+#define as_stranger(uid, ...)						\
+	as_user(uid, {							\
+		close(self->dev);					\
+		close(self->slot);					\
+		close(self->log);					\
+		self->dev = test_device();				\
+		__VA_ARGS__;						\
+	})
+
+static bool sees_slot(int dev, __u32 id)
+{
+	int fd, by_id = _test_slot_open(dev, id, &fd);
+
+	if (!by_id)
+		close(fd);
+	/* Listing and opening follow one rule. */
+	if (!by_id != test_slot_listed(dev, id))
+		dt_broken("slot %u is %slisted, and opens with %d", id,
+			  by_id ? "" : "not ", by_id);
+	return !by_id;
+}
+
+TEST_F(users, anyone_makes_slots)
+{
+	static const uid_t users[] = { ALICE, BOB };
+	struct stat st;
+
+	ASSERT_EQ(0, stat(DIRTYTRACK_DEVICE, &st));
+	EXPECT_EQ(0666, st.st_mode & 07777);
+	for (size_t i = 0; i < ARRAY_SIZE(users); i++)
+		as_stranger(users[i], {
+			int slot = test_slot_create(self->dev, "own", PAGE_SIZE, NULL);
+
+			ASSERT_EQ(0, fstat(slot, &st));
+			EXPECT_EQ(S_IFREG | 0600, st.st_mode);
+			EXPECT_EQ(users[i], st.st_uid);
+			EXPECT_EQ(users[i], st.st_gid);
+			close(test_log_create(slot, 0));
+		});
+}
+
+TEST_F(users, owner_lists_and_opens)
+{
+	as_stranger(ALICE, {
+		EXPECT_TRUE(sees_slot(self->dev, self->id));
+		EXPECT_SLOT(self->id, test_slot_open_name(self->dev, "alice's"));
+	});
+	as_stranger(BOB, {
+		EXPECT_FALSE(sees_slot(self->dev, self->id));
+		test_err_slot_open(EACCES, self->dev, self->id);
+		test_err_slot_open_name(ENOENT, self->dev, "alice's");
+	});
+}
+
+/* What is left to a process whose identity has changed. */
+static void set_capabilities(__u64 caps)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = caps, .permitted = caps },
+		{ .effective = caps >> 32, .permitted = caps >> 32 },
+	};
+
+	if (syscall(SYS_capset, &header, data))
+		dt_broken("capset: %s", strerror(errno));
+}
+
+/* The capability counts, not that the uid is 0. */
+TEST_F(users, cap_sys_admin_lists_and_opens)
+{
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (prctl(PR_SET_KEEPCAPS, 1))
+			dt_broken("PR_SET_KEEPCAPS: %s", strerror(errno));
+		become_for_good(BOB);
+		EXPECT_FALSE(sees_slot(self->dev, self->id));
+		set_capabilities(1ULL << CAP_SYS_ADMIN);
+		EXPECT_TRUE(sees_slot(self->dev, self->id));
+		EXPECT_SLOT(self->id, test_slot_open_name(self->dev, "alice's"));
+		/* It does not bypass the mode of the file. */
+		EXPECT_ERRNO(EACCES, test_reopen(self->slot, O_RDWR));
+		_exit(!_metadata->passed);
+	}
+	EXPECT_EQ(0, test_wait(pid));
+
+	as_user(0, {
+		EXPECT_TRUE(sees_slot(self->dev, self->id));
+		set_capabilities(1ULL << CAP_DAC_OVERRIDE);
+		EXPECT_FALSE(sees_slot(self->dev, self->id));
+		test_err_slot_open_name(ENOENT, self->dev, "alice's");
+	});
+}
+
+/* File permissions decide on /proc/PID/fd: of one's own fds and of others'. */
+TEST_F(users, proc_fd)
+{
+	static const mode_t modes[] = { 0600, 0644, 0666 };
+	char path[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
+		bool read = modes[i] & 04, write = (modes[i] & 06) == 06;
+
+		ASSERT_EQ(0, fchmod(self->slot, modes[i]));
+		as_user(ALICE, {
+			EXPECT_LE(0, test_reopen(self->slot, O_RDWR));
+		});
+		as_user(BOB, {
+			EXPECT_EQ(read, test_reopen(self->slot, O_RDONLY) >= 0);
+			EXPECT_EQ(write, test_reopen(self->slot, O_RDWR) >= 0);
+			/* Others' modes are for files: SLOT_OPEN is for the owner. */
+			EXPECT_FALSE(sees_slot(self->dev, self->id));
+		});
+	}
+	/* Of a process that one may not look into, not even the fds are seen. */
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), self->slot);
+	as_stranger(BOB, {
+		EXPECT_ERRNO(EACCES, open(path, O_RDWR));
+	});
+	/* A log has no owner and no path: nobody opens it again. */
+	as_user(ALICE, {
+		EXPECT_GT(0, test_reopen(self->log, O_RDWR));
+	});
+	as_user(0, {
+		EXPECT_ERRNO(ENXIO, test_reopen(self->log, O_RDWR));
+		EXPECT_ERRNO(ENXIO, test_reopen(self->log, O_RDONLY));
+	});
+}
+
+/* Writes, reads, maps and makes a log: all that a slot is for. */
+static void use_slot(struct __test_metadata *_metadata, int slot)
+{
+	__u64 got[bitmap_words(NPAGES)];
+	int log = test_log_create(slot, DIRTYTRACK_LOG_ALL_SET);
+	char *map = test_map(slot, 0, NPAGES), byte;
+
+	memset(got, 0, sizeof(got));
+	page_write(map, 5, 'm');
+	EXPECT_EQ(1, pwrite(slot, "f", 1, 99 << DIRTYTRACK_PAGE_SHIFT));
+	EXPECT_EQ(1, pread(slot, &byte, 1, 5 << DIRTYTRACK_PAGE_SHIFT));
+	EXPECT_EQ('m', byte);
+	EXPECT_EQ('f', page_read(map, 99));
+	EXPECT_LE(2, test_harvest_all(log, 0, 0, NPAGES, got, 0));
+	EXPECT_TRUE(bit_test(got, 5) && bit_test(got, 99));
+	close(log);
+	test_unmap(map, NPAGES);
+}
+
+/*
+ * With mode 0 a slot is out of reach of other processes of its owner; who is given an
+ * fd has it, and who has CAP_SYS_ADMIN.
+ */
+TEST_F(users, mode_0_leaves_fds)
+{
+	ASSERT_EQ(0, fchmod(self->slot, 0));
+	as_stranger(ALICE, {
+		EXPECT_FALSE(sees_slot(self->dev, self->id));
+		test_err_slot_open_name(ENOENT, self->dev, "alice's");
+		/* The name is still taken. */
+		test_err_slot_create(EEXIST, self->dev, "alice's", PAGE_SIZE);
+	});
+	as_user(ALICE, {
+		EXPECT_ERRNO(EACCES, test_reopen(self->slot, O_RDONLY));
+		EXPECT_ERRNO(EACCES, test_reopen(self->slot, O_RDWR));
+	});
+	send_fd(self->pair[0], self->slot);
+	as_stranger(BOB, {
+		use_slot(_metadata, receive_fd(self->pair[1]));
+		EXPECT_FALSE(sees_slot(self->dev, self->id));
+	});
+	EXPECT_TRUE(sees_slot(self->dev, self->id));
+}
+
+/* Who has an fd can use it, however he got it; but it is not his. */
+TEST_F(users, fd_that_was_passed)
+{
+	send_fd(self->pair[0], self->slot);
+	as_stranger(BOB, {
+		int slot = receive_fd(self->pair[1]);
+
+		use_slot(_metadata, slot);
+		EXPECT_EQ(0, fallocate(slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				       0, PAGE_SIZE));
+		EXPECT_ERRNO(EACCES, test_reopen(slot, O_RDONLY));
+		EXPECT_ERRNO(EPERM, fchmod(slot, 0666));
+		EXPECT_ERRNO(EPERM, fchown(slot, BOB, -1));
+		EXPECT_FALSE(sees_slot(self->dev, self->id));
+	});
+}
+
+/* A log needs a slot fd that is open for writing, and so does a mapping. */
+TEST_F(users, reader_makes_no_log)
+{
+	int reader = test_reopen(self->slot, O_RDONLY);
+
+	ASSERT_LE(0, reader);
+	send_fd(self->pair[0], reader);
+	close(reader);
+	ASSERT_EQ(0, fchmod(self->slot, 0644));
+	as_stranger(BOB, {
+		struct dirtytrack_slot_info info;
+		int slot = receive_fd(self->pair[1]);
+		char byte;
+
+		EXPECT_EQ(1, pread(slot, &byte, 1, 0));
+		test_slot_info(slot, &info);
+		EXPECT_EQ(self->id, info.out_id);
+		EXPECT_EQ(ALICE, info.out_uid);
+		test_err_log_create(EBADF, slot, 0);
+		test_err_log_create(EBADF, slot, DIRTYTRACK_LOG_ALL_SET);
+		EXPECT_ERRNO(EBADF, pwrite(slot, "x", 1, 0));
+		errno = 0;
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE_SIZE, PROT_READ, MAP_SHARED, slot, 0));
+		EXPECT_EQ(EACCES, errno);
+		/* Nor does the way back to writing lead through /proc. */
+		EXPECT_ERRNO(EACCES, test_reopen(slot, O_RDWR));
+	});
+}
+
+#define LIMIT 1000000
+
+static void set_limit(struct __test_metadata *_metadata, int log, __u64 rate)
+{
+	struct dirtytrack_limit arg = { .size = sizeof(arg), .rate = rate };
+
+	EXPECT_EQ(0, dt_ioctl(log, DIRTYTRACK_LOG_LIMIT, &arg));
+}
+
+/* Who has the log's fd can harvest, and do all else that a log is for. */
+TEST_F(users, log_that_was_passed)
+{
+	struct dirtytrack_slot_info slot;
+	__u64 got[bitmap_words(NPAGES)];
+
+	for (int round = 0; round < 2; round++)
+		send_fd(self->pair[0], self->log);
+	for (int round = 0; round < 2; round++) {
+		as_user(ALICE, {
+			EXPECT_EQ(1, pwrite(self->slot, "a", 1, round * PAGE_SIZE));
+			EXPECT_EQ(1, pwrite(self->slot, "a", 1, 70 * PAGE_SIZE));
+		});
+		as_stranger(BOB, {
+			struct dirtytrack_log_info info;
+			struct dirtytrack_range range = { 70, 1 };
+			int log = receive_fd(self->pair[1]), fd;
+			__u64 pages;
+			void *map;
+
+			test_log_info(log, &info);
+			EXPECT_EQ(self->id, info.out_slot_id);
+			map = mmap(NULL, info.out_bitmap_size, PROT_READ, MAP_SHARED, log,
+				   info.out_bitmap_offset);
+			ASSERT_NE(MAP_FAILED, map);
+			memset(got, 0, sizeof(got));
+			EXPECT_EQ(2, test_harvest_all(log, DIRTYTRACK_HARVEST_PEEK, 0,
+						      NPAGES, got, 0));
+			EXPECT_EQ(0, memcmp(map, got, sizeof(got)));
+			EXPECT_EQ(0, _test_ranges_all(log, DIRTYTRACK_LOG_CLEAR_RANGES,
+						      &range, 1, &pages));
+			EXPECT_EQ(1, pages);
+			memset(got, 0, sizeof(got));
+			EXPECT_EQ(1, test_harvest_all(log, 0, 0, NPAGES, got, 0));
+			EXPECT_TRUE(bit_test(got, round));
+			EXPECT_EQ(0, _test_ranges_all(log, DIRTYTRACK_LOG_MERGE_RANGES,
+						      &range, 1, &pages));
+			set_limit(_metadata, log, LIMIT);
+			/* From a log there is no way to the slot. */
+			EXPECT_ERRNO(ENOTTY, _test_log_create(log, 0, &fd));
+			EXPECT_FALSE(sees_slot(self->dev, info.out_slot_id));
+			EXPECT_GT(0, pread(log, got, sizeof(__u64), 0));
+			munmap(map, info.out_bitmap_size);
+		});
+		/* His limit holds, for the log is not his alone, and can be lifted. */
+		test_slot_info(self->slot, &slot);
+		EXPECT_EQ(LIMIT, slot.out_rate);
+		set_limit(_metadata, self->log, 0);
+		/* What he put back is there for the next, who is root. */
+		memset(got, 0, sizeof(got));
+		EXPECT_EQ(1, test_harvest_all(self->log, 0, 0, NPAGES, got, 0));
+		EXPECT_TRUE(bit_test(got, 70));
+	}
 }
 
 TEST_HARNESS_MAIN
