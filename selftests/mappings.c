@@ -27,33 +27,13 @@
 
 /* More than one page table, and not a multiple of anything. */
 #define NPAGES		611UL
-#define BYTES(npages)	((npages) << DIRTYTRACK_PAGE_SHIFT)
 #define RW		(PROT_READ | PROT_WRITE)
 
 /* The first page that surely has another page table than page 0. */
 #define FAR		600UL
 
-FIXTURE(mappings) {
-	struct tracked t;
-};
-
-FIXTURE_VARIANT(mappings) {
-	enum tracked_start start;
-};
-
-FIXTURE_VARIANT_ADD(mappings, fresh) { .start = START_FRESH };
-FIXTURE_VARIANT_ADD(mappings, resident) { .start = START_RESIDENT };
+TRACKED_FIXTURE(mappings, NPAGES)
 FIXTURE_VARIANT_ADD(mappings, unmapped) { .start = START_UNMAPPED };
-
-FIXTURE_SETUP(mappings)
-{
-	tracked_open(_metadata, &self->t, NPAGES, variant->start);
-}
-
-FIXTURE_TEARDOWN(mappings)
-{
-	tracked_close(_metadata, &self->t);
-}
 
 /* ---- the CPU's ways to write ---- */
 

@@ -13,6 +13,8 @@
 
 #include "processes.h"
 
+#define BYTES(npages)	((npages) << DIRTYTRACK_PAGE_SHIFT)
+
 /* What the slot's pages are when the log starts. */
 enum tracked_start {
 	START_FRESH,	/* no page has memory */
@@ -176,5 +178,28 @@ static inline void tracked_close(struct __test_metadata *_metadata,
 	free(t->ever);
 	free(t->got);
 }
+
+/* A fixture whose tests have a tracked slot as self->t, fresh or resident. */
+#define TRACKED_FIXTURE(name, npages)					\
+	FIXTURE(name) {							\
+		struct tracked t;					\
+	};								\
+									\
+	FIXTURE_VARIANT(name) {						\
+		enum tracked_start start;				\
+	};								\
+									\
+	FIXTURE_VARIANT_ADD(name, fresh) { .start = START_FRESH };	\
+	FIXTURE_VARIANT_ADD(name, resident) { .start = START_RESIDENT }; \
+									\
+	FIXTURE_SETUP(name)						\
+	{								\
+		tracked_open(_metadata, &self->t, npages, variant->start); \
+	}								\
+									\
+	FIXTURE_TEARDOWN(name)						\
+	{								\
+		tracked_close(_metadata, &self->t);			\
+	}
 
 #endif /* DIRTYTRACK_TRACKED_H */

@@ -29,28 +29,8 @@
 #include <sys/wait.h>
 
 #define NPAGES		200UL
-#define BYTES(npages)	((npages) << DIRTYTRACK_PAGE_SHIFT)
 
-FIXTURE(writers) {
-	struct tracked t;
-};
-
-FIXTURE_VARIANT(writers) {
-	enum tracked_start start;
-};
-
-FIXTURE_VARIANT_ADD(writers, fresh) { .start = START_FRESH };
-FIXTURE_VARIANT_ADD(writers, resident) { .start = START_RESIDENT };
-
-FIXTURE_SETUP(writers)
-{
-	tracked_open(_metadata, &self->t, NPAGES, variant->start);
-}
-
-FIXTURE_TEARDOWN(writers)
-{
-	tracked_close(_metadata, &self->t);
-}
+TRACKED_FIXTURE(writers, NPAGES)
 
 /* Bytes that differ from what is in the slot. */
 static void fill(void *buf, size_t len)
@@ -75,13 +55,6 @@ static void wrote_bytes(struct tracked *t, size_t off, size_t len)
 TEST_F(writers, fd_passed_to_another_process)
 {
 	struct tracked *t = &self->t;
-	char control[CMSG_SPACE(sizeof(int))] = { 0 }, byte = 0;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	int pair[2];
 	pid_t pid;
 
@@ -95,9 +68,7 @@ TEST_F(writers, fd_passed_to_another_process)
 		/* Nothing inherited: all it has is what the message brings. */
 		munmap(t->mem, BYTES(NPAGES));
 		close(t->slot);
-		if (recvmsg(pair[1], &msg, 0) != 1)
-			_exit(2);
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+		fd = receive_fd(pair[1]);
 		mem = _test_map(fd, 11, 50);
 		close(fd);
 		if (mem == MAP_FAILED)
@@ -110,14 +81,8 @@ TEST_F(writers, fd_passed_to_another_process)
 		}
 		_exit(0);
 	}
-	*c = (struct cmsghdr){
-		.cmsg_level = SOL_SOCKET,
-		.cmsg_type = SCM_RIGHTS,
-		.cmsg_len = CMSG_LEN(sizeof(int)),
-	};
-	memcpy(CMSG_DATA(c), &t->slot, sizeof(int));
 	close(pair[1]);
-	ASSERT_EQ(1, sendmsg(pair[0], &msg, 0));
+	send_fd(pair[0], t->slot);
 	for (int round = 0; round < 3; round++) {
 		ASSERT_TRUE(turn_wait(pair[0]));
 		wrote(t, 11, 1);
@@ -489,16 +454,10 @@ TEST_F(writers, sendfile_and_splice_to_the_slot)
 static void check_until_quiet(struct __test_metadata *_metadata, struct tracked *t,
 			      const __u64 *held)
 {
-	__u64 dirty;
-
-	for (int i = 0; i < 500; i++) {
+	EXPECT_TRUE(eventually(({
 		check_within(t, held);
-		dirty = bits_count(t->got, t->npages);
-		if (!dirty)
-			return;
-		usleep(10000);
-	}
-	EXPECT_EQ(0, dirty) {
+		!bits_count(t->got, t->npages);
+	}))) {
 		TH_LOG("still reported after 5 s without a holder");
 	}
 }
@@ -643,44 +602,83 @@ static bool slow_disk_begin_reply(struct slow_disk *d)
 	return slow_disk_send(d, &reply, sizeof(reply));
 }
 
-/* Waits until the kernel has taken data out of the socket and into the page. */
-static bool arrives(const void *page, const void *data, size_t len)
-{
-	for (int i = 0; i < 500; i++) {
-		if (!memcmp(page, data, len))
-			return true;
-		usleep(10000);
-	}
-	return false;
-}
-
 #define IO_FIRST	40UL
 #define IO_PAGES	8UL
+#define IO_BYTES	BYTES(IO_PAGES)
 
+/* A read of the slow disk into a slot. */
 struct direct_read {
-	struct slow_disk *disk;
+	struct slow_disk disk;
+	bool in_thread;		/* which waits in pread(); else by AIO */
+	char data[IO_BYTES];	/* what the disk will have sent */
 	void *to;
 	ssize_t ret;
+	pthread_t thread;
+	aio_context_t context;
 };
 
-static void *direct_read(void *arg)
+static bool direct_open(struct direct_read *r)
+{
+	if (!slow_disk_open(&r->disk))
+		return false;
+	if (syscall(SYS_io_setup, 4, &r->context))
+		r->disk.skip = "kernel without AIO";
+	return !r->disk.skip;
+}
+
+static void direct_close(struct direct_read *r)
+{
+	syscall(SYS_io_destroy, r->context);
+	slow_disk_close(&r->disk);
+}
+
+static void *direct_pread(void *arg)
 {
 	struct direct_read *r = arg;
 
-	r->ret = pread(r->disk->dev, r->to, BYTES(IO_PAGES), 0);
+	r->ret = pread(r->disk.dev, r->to, IO_BYTES, 0);
 	return NULL;
+}
+
+/* The driver has the pages when this returns. */
+static bool direct_begin(struct direct_read *r, void *to)
+{
+	struct iocb cb = {
+		.aio_lio_opcode = IOCB_CMD_PREAD,
+		.aio_fildes = r->disk.dev,
+		.aio_buf = (uintptr_t)to,
+		.aio_nbytes = IO_BYTES,
+	}, *cbs = &cb;
+
+	fill(r->data, IO_BYTES);
+	r->to = to;
+	if (r->in_thread ? pthread_create(&r->thread, NULL, direct_pread, r) :
+			   syscall(SYS_io_submit, r->context, 1L, &cbs) != 1)
+		return false;
+	return slow_disk_request(&r->disk) == IO_BYTES;
+}
+
+/* By AIO the kernel lets go of the pages when it likes, before or after. */
+static bool direct_end(struct direct_read *r)
+{
+	struct io_event event;
+
+	if (r->in_thread)
+		return !pthread_join(r->thread, NULL) && r->ret == IO_BYTES;
+	return syscall(SYS_io_getevents, r->context, 1L, 1L, &event, NULL) == 1 &&
+	       event.res == IO_BYTES;
 }
 
 /*
  * The read is under way: harvests report its pages each time, before data, with
  * half of the data there, and after it; then they are quiet.
  */
-static void harvest_around_io(struct __test_metadata *_metadata, struct tracked *t,
-			      struct slow_disk *d, const char *data,
-			      bool (*finish)(void *), void *io)
+static void harvest_around_read(struct __test_metadata *_metadata, struct tracked *t,
+				struct direct_read *r)
 {
+	char *in_slot = page_at(t->mem, IO_FIRST);
 	__u64 *held = bitmap_alloc(NPAGES);
-	size_t half = BYTES(IO_PAGES) / 2 + 100;
+	size_t half = IO_BYTES / 2 + 100;
 
 	for (__u64 n = IO_FIRST; n < IO_FIRST + IO_PAGES; n++)
 		bit_set(held, n);
@@ -689,19 +687,20 @@ static void harvest_around_io(struct __test_metadata *_metadata, struct tracked 
 		put(t, 100 + i);
 		check(t);
 	}
-	ASSERT_TRUE(slow_disk_begin_reply(d));
-	ASSERT_TRUE(slow_disk_send(d, data, half));
-	ASSERT_TRUE(arrives(page_at(t->mem, IO_FIRST), data, BYTES(IO_PAGES / 2)));
+	ASSERT_TRUE(slow_disk_begin_reply(&r->disk));
+	ASSERT_TRUE(slow_disk_send(&r->disk, r->data, half));
+	/* Until the kernel has taken it out of the socket. */
+	ASSERT_TRUE(eventually(!memcmp(in_slot, r->data, IO_BYTES / 2)));
 	for (int i = 0; i < 2; i++) {
 		wrote(t, IO_FIRST, IO_PAGES);
 		check(t);
 	}
 	/* A copy taken after the last harvest lacks the second half. */
-	EXPECT_NE(0, memcmp(page_at(t->mem, IO_FIRST + IO_PAGES - 1),
-			    data + BYTES(IO_PAGES - 1), PAGE_SIZE));
-	ASSERT_TRUE(slow_disk_send(d, data + half, BYTES(IO_PAGES) - half));
-	ASSERT_TRUE(finish(io));
-	EXPECT_EQ(0, memcmp(page_at(t->mem, IO_FIRST), data, BYTES(IO_PAGES)));
+	EXPECT_NE(0, memcmp(in_slot + IO_BYTES - PAGE_SIZE,
+			    r->data + IO_BYTES - PAGE_SIZE, PAGE_SIZE));
+	ASSERT_TRUE(slow_disk_send(&r->disk, r->data + half, IO_BYTES - half));
+	ASSERT_TRUE(direct_end(r));
+	EXPECT_EQ(0, memcmp(in_slot, r->data, IO_BYTES));
 	wrote(t, IO_FIRST + IO_PAGES / 2, IO_PAGES / 2);
 	check_within(t, held);
 	check_until_quiet(_metadata, t, held);
@@ -711,94 +710,48 @@ static void harvest_around_io(struct __test_metadata *_metadata, struct tracked 
 	free(held);
 }
 
-static bool join_read(void *arg)
-{
-	return !pthread_join(*(pthread_t *)arg, NULL);
-}
-
 TEST_F_TIMEOUT(writers, direct_read_in_flight, 120)
 {
 	struct tracked *t = &self->t;
-	struct slow_disk d = { .skip = NULL };
-	struct direct_read r = { .disk = &d, .to = page_at(t->mem, IO_FIRST) };
-	char data[BYTES(IO_PAGES)];
-	pthread_t thread;
+	struct direct_read r = { .in_thread = true };
 
-	if (!slow_disk_open(&d))
-		SKIP(return, "%s", d.skip);
+	if (!direct_open(&r))
+		SKIP(return, "%s", r.disk.skip);
 	check(t);
 	for (int round = 0; round < 2; round++) {
-		fill(data, sizeof(data));
-		ASSERT_EQ(0, pthread_create(&thread, NULL, direct_read, &r));
-		ASSERT_EQ(sizeof(data), slow_disk_request(&d));
-		harvest_around_io(_metadata, t, &d, data, join_read, &thread);
-		EXPECT_EQ((ssize_t)sizeof(data), r.ret);
+		ASSERT_TRUE(direct_begin(&r, page_at(t->mem, IO_FIRST)));
+		harvest_around_read(_metadata, t, &r);
 	}
-	slow_disk_close(&d);
+	direct_close(&r);
 }
 
-static bool wait_aio(void *arg)
-{
-	struct io_event event;
-
-	return syscall(SYS_io_getevents, *(aio_context_t *)arg, 1L, 1L, &event,
-		       NULL) == 1 && event.res == BYTES(IO_PAGES);
-}
-
-/* The same without a thread: the kernel lets go of the pages when it likes. */
 TEST_F_TIMEOUT(writers, async_direct_read_in_flight, 120)
 {
 	struct tracked *t = &self->t;
-	struct slow_disk d = { .skip = NULL };
-	char data[BYTES(IO_PAGES)];
-	aio_context_t context = 0;
-	struct iocb cb, *cbs = &cb;
+	struct direct_read r = { .in_thread = false };
 
-	if (!slow_disk_open(&d))
-		SKIP(return, "%s", d.skip);
-	ASSERT_EQ(0, syscall(SYS_io_setup, 4, &context));
+	if (!direct_open(&r))
+		SKIP(return, "%s", r.disk.skip);
 	for (int round = 0; round < 2; round++) {
-		fill(data, sizeof(data));
-		cb = (struct iocb){
-			.aio_lio_opcode = IOCB_CMD_PREAD,
-			.aio_fildes = d.dev,
-			.aio_buf = (uintptr_t)page_at(t->mem, IO_FIRST),
-			.aio_nbytes = sizeof(data),
-		};
-		ASSERT_EQ(1, syscall(SYS_io_submit, context, 1L, &cbs));
-		ASSERT_EQ(sizeof(data), slow_disk_request(&d));
-		harvest_around_io(_metadata, t, &d, data, wait_aio, &context);
+		ASSERT_TRUE(direct_begin(&r, page_at(t->mem, IO_FIRST)));
+		harvest_around_read(_metadata, t, &r);
 	}
-	ASSERT_EQ(0, syscall(SYS_io_destroy, context));
-	slow_disk_close(&d);
+	direct_close(&r);
 }
 
 /* The reader's mapping goes away while the data is still coming. */
 TEST_F_TIMEOUT(writers, direct_read_outlives_the_mapping, 120)
 {
 	struct tracked *t = &self->t;
-	struct slow_disk d = { .skip = NULL };
-	char data[BYTES(IO_PAGES)];
+	struct direct_read r = { .in_thread = false };
 	char *map = test_map(t->slot, IO_FIRST, IO_PAGES);
-	aio_context_t context = 0;
-	struct iocb cb, *cbs = &cb;
 
-	if (!slow_disk_open(&d))
-		SKIP(return, "%s", d.skip);
-	ASSERT_EQ(0, syscall(SYS_io_setup, 4, &context));
-	fill(data, sizeof(data));
-	cb = (struct iocb){
-		.aio_lio_opcode = IOCB_CMD_PREAD,
-		.aio_fildes = d.dev,
-		.aio_buf = (uintptr_t)map,
-		.aio_nbytes = sizeof(data),
-	};
-	ASSERT_EQ(1, syscall(SYS_io_submit, context, 1L, &cbs));
-	ASSERT_EQ(sizeof(data), slow_disk_request(&d));
+	if (!direct_open(&r))
+		SKIP(return, "%s", r.disk.skip);
+	ASSERT_TRUE(direct_begin(&r, map));
 	test_unmap(map, IO_PAGES);
-	harvest_around_io(_metadata, t, &d, data, wait_aio, &context);
-	ASSERT_EQ(0, syscall(SYS_io_destroy, context));
-	slow_disk_close(&d);
+	harvest_around_read(_metadata, t, &r);
+	direct_close(&r);
 }
 
 /*
@@ -808,34 +761,22 @@ TEST_F_TIMEOUT(writers, direct_read_outlives_the_mapping, 120)
 TEST_F_TIMEOUT(writers, punched_during_direct_read, 120)
 {
 	struct tracked *t = &self->t;
-	struct slow_disk d = { .skip = NULL };
-	char data[BYTES(IO_PAGES)];
-	aio_context_t context = 0;
-	struct iocb cb, *cbs = &cb;
+	struct direct_read r = { .in_thread = false };
 
-	if (!slow_disk_open(&d))
-		SKIP(return, "%s", d.skip);
-	ASSERT_EQ(0, syscall(SYS_io_setup, 4, &context));
-	fill(data, sizeof(data));
-	cb = (struct iocb){
-		.aio_lio_opcode = IOCB_CMD_PREAD,
-		.aio_fildes = d.dev,
-		.aio_buf = (uintptr_t)page_at(t->mem, IO_FIRST),
-		.aio_nbytes = sizeof(data),
-	};
-	ASSERT_EQ(1, syscall(SYS_io_submit, context, 1L, &cbs));
-	ASSERT_EQ(sizeof(data), slow_disk_request(&d));
+	if (!direct_open(&r))
+		SKIP(return, "%s", r.disk.skip);
+	ASSERT_TRUE(direct_begin(&r, page_at(t->mem, IO_FIRST)));
 	wrote(t, IO_FIRST, IO_PAGES);
 	check(t);
 	ASSERT_EQ(0, fallocate(t->slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			       BYTES(IO_FIRST), BYTES(IO_PAGES)));
+			       BYTES(IO_FIRST), IO_BYTES));
 	wrote(t, IO_FIRST, IO_PAGES);
 	check(t);
 	put(t, IO_FIRST);
 	check(t);
-	ASSERT_TRUE(slow_disk_begin_reply(&d));
-	ASSERT_TRUE(slow_disk_send(&d, data, sizeof(data)));
-	ASSERT_TRUE(wait_aio(&context));
+	ASSERT_TRUE(slow_disk_begin_reply(&r.disk));
+	ASSERT_TRUE(slow_disk_send(&r.disk, r.data, IO_BYTES));
+	ASSERT_TRUE(direct_end(&r));
 	for (__u64 n = IO_FIRST + 1; n < IO_FIRST + IO_PAGES; n++)
 		EXPECT_TRUE(page_is_zero(page_at(t->mem, n)));
 	check(t);
@@ -843,8 +784,7 @@ TEST_F_TIMEOUT(writers, punched_during_direct_read, 120)
 	put(t, IO_FIRST + 1);
 	check(t);
 	check(t);
-	ASSERT_EQ(0, syscall(SYS_io_destroy, context));
-	slow_disk_close(&d);
+	direct_close(&r);
 }
 
 /*
