@@ -123,20 +123,24 @@ static double timed_harvest(struct region *r)
 	return ticks_now() - start;
 }
 
+/* What a faulty tracker would do. */
+static void lose_some(struct region *r)
+{
+	uint64_t page, n = 0;
+
+	for (page = dtrack_bitmap_next(reported, r->npages, 0); page < r->npages;
+	     page = dtrack_bitmap_next(reported, r->npages, page + 1))
+		if (++n % setup->lose == 0)
+			dtrack_bitmap_clear(reported, page, 1);
+}
+
 /* Into reported; how many. */
 static uint64_t get_report(struct region *r)
 {
-	uint64_t first, count, n = 0;
-
 	dtrack_bitmap_clear(reported, 0, r->npages);
 	r->tracker->report(r, reported);
 	if (setup->lose)
-		dtrack_for_each_run(first, count, reported, r->npages)
-			while (count--) {
-				if (++n % setup->lose == 0)
-					dtrack_bitmap_clear(reported, first, 1);
-				first++;
-			}
+		lose_some(r);
 	return dtrack_bitmap_count(reported, 0, r->npages);
 }
 
@@ -180,12 +184,11 @@ static double free_memory(void)
 	char line[256];
 	FILE *f;
 
-	/* Without it counters are a little old. */
-	if (stat >= 0) {
-		if (write(stat, "1", 1) != 1)
-			pages = 0;
+	/* Who may not write there gets counters that are a little old. */
+	if (stat >= 0 && write(stat, "1", 1) != 1)
+		die("/proc/sys/vm/stat_refresh");
+	if (stat >= 0)
 		close(stat);
-	}
 	f = fopen("/proc/zoneinfo", "re");
 	if (!f)
 		die("/proc/zoneinfo");
