@@ -24,6 +24,7 @@ help:
 	@echo
 	@echo '  make modules      dirtytrack.ko for a kernel (KDIR=/lib/modules/.../build)'
 	@echo '  make tools        the dirtytrack command and libdirtytrack'
+	@echo '  make doc          HTML of Documentation/ (with python3-sphinx)'
 	@echo '  make install      the tools, and the module if it was built (PREFIX, DESTDIR, KDIR)'
 	@echo '  make uninstall    undoes that'
 	@echo '  make clean        removes what was built (not the kernels of the test host:'
@@ -40,6 +41,13 @@ check:
 
 check-full:
 	@selftests/check -f
+
+# kernel-doc is of the kernel's sources, which the test host's set-up unpacks.
+doc:
+	@tools/vm/setup ksrc
+	@tools/vm/packages selftests/packages.txt
+	@KSRC=$$(tools/vm/ksrc) sphinx-build -q -b html Documentation build/doc
+	@echo 'build/doc/index.html'
 
 KERNEL ?= 6.12
 
@@ -87,9 +95,9 @@ uninstall:
 	fi
 
 clean:
-	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check
+	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check build/doc
 
 distclean:
 	rm -rf build
 
-.PHONY: help modules tools check check-full vm-ready demo bench-ready bench vm-shell install uninstall clean distclean
+.PHONY: help modules tools check check-full doc vm-ready demo bench-ready bench vm-shell install uninstall clean distclean

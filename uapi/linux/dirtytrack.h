@@ -7,8 +7,10 @@
  *
  * Each object is a file and lives as long as something holds it: an fd, a
  * mapping, or (for a slot) one of its logs.
- *
- * THE GUARANTEE
+ */
+
+/**
+ * DOC: Guarantee
  *
  * Every write that completed before DIRTYTRACK_LOG_HARVEST is called is reported
  * by that harvest or by an earlier one of the same log.  A write that races a
@@ -21,22 +23,30 @@
  * (read(2), ptrace, process_vm_writev, DMA through a pinned page), pwrite() to
  * the slot and the discarding of a page.  "The same log" is literal: logs of one
  * slot are independent, and each gives the guarantee on its own.
- *
- * VOCABULARY
+ */
+
+/**
+ * DOC: Vocabulary
  *
  * A page is 4096 bytes and is named by its index in the slot (its pfn there, not
  * an address).  A range is a first page and a count.  "next" is the first page
  * that was not looked at.
- *
- * STRUCTS
+ */
+
+/**
+ * DOC: Structs
  *
  * Every ioctl takes one struct that starts with its own size and flags, and that
  * may grow at its end in a later version.  A larger struct is accepted while what
- * the kernel does not know is zero.  Fields named out_ are written by the kernel
- * and ignored on input; all others are read and never changed.  The ioctl's
- * result is 0 or -1: counts are in fields.
+ * the kernel does not know is zero.  Fields whose names begin with "out" are written
+ * by the kernel and ignored on input; all others are read and never changed.  The
+ * ioctl's result is 0 or -1: counts are in fields.
+ */
+
+/**
+ * DOC: Errors
  *
- * ERRORS, the same for every ioctl
+ * The same for every ioctl:
  *
  * - EINVAL: size is smaller than the first version of the struct, or a value is
  *   outside what its field allows.
@@ -109,7 +119,7 @@ enum dirtytrack_strategy {
  * struct dirtytrack_info - argument of DIRTYTRACK_GET_INFO
  * @size: sizeof(struct dirtytrack_info)
  * @flags: must be 0
- * @out_features: DIRTYTRACK_FEATURE_ bits: which later additions this module has
+ * @out_features: bits, of DIRTYTRACK_FEATURE: which later additions this module has
  * @out_max_slot_size: largest size of a slot, bytes
  * @out_max_slots: how many slots may exist at once
  * @out_max_logs: how many logs one slot may have at once
@@ -299,7 +309,7 @@ struct dirtytrack_log_create {
  * ring whenever the page becomes writable (before the write that caused it is
  * done), when the kernel writes to it or it is released, and when a collect has to
  * leave it writable.  So it may be there several times, or for a page that was
- * harvested meanwhile.  What MERGE puts back is not in it.
+ * harvested meanwhile.  What MERGE puts back is not in it. ::
  *
  *       kernel                                consumer
  *
