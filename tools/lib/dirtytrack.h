@@ -14,7 +14,7 @@
  * interface.  Page numbers and counts are in pages of 4096 bytes, lengths in
  * bytes.  A bitmap is an array of uint64_t, bit n being bit n % 64 of word
  * n / 64.  Functions keep no state, so they may be called from any thread;
- * calls that are given the same bitmap must not run at once.
+ * calls that are given the same bitmap, iterator or ring must not run at once.
  *
  * -EINTR means that a signal handler ran before anything was done by the call
  * that was interrupted.  Functions that loop say how to go on.  -EPROTO means that
@@ -68,6 +68,8 @@ struct dtrack_log_map {
 };
 
 int dtrack_log_create(int slot, uint32_t flags);
+int dtrack_log_create_ring(int slot, uint32_t flags, uint32_t entries);
+int dtrack_limit(int log, uint64_t rate);
 int dtrack_log_info(int log, struct dirtytrack_log_info *info);
 int dtrack_log_mmap(int log, struct dtrack_log_map *map);
 void dtrack_log_munmap(struct dtrack_log_map *map);
@@ -104,6 +106,52 @@ int dtrack_extents_open(struct dtrack_extents **iter, int log, uint32_t flags,
 int dtrack_extents_next(struct dtrack_extents *iter,
 			struct dirtytrack_extent *extent);
 void dtrack_extents_close(struct dtrack_extents *iter);
+
+/* Clear and merge */
+
+/**
+ * struct dtrack_selected - what a clear or merge of a bitmap did
+ * @next: first page that was not looked at
+ * @pages: pages before @next that were dirty and are not; or that were merged
+ */
+struct dtrack_selected {
+	uint64_t next;
+	uint64_t pages;
+};
+
+/**
+ * struct dtrack_ranges_done - how far a clear or merge of ranges is
+ * @nr: ranges done
+ * @next: page of range @nr from which to go on, 0 for its first
+ * @pages: pages that were dirty and are not; or that were merged
+ */
+struct dtrack_ranges_done {
+	uint32_t nr;
+	uint64_t next;
+	uint64_t pages;
+};
+
+int dtrack_clear(int log, uint64_t first, uint64_t npages,
+		 const uint64_t *bitmap, uint64_t bit,
+		 struct dtrack_selected *out);
+int dtrack_merge(int log, uint64_t first, uint64_t npages,
+		 const uint64_t *bitmap, uint64_t bit,
+		 struct dtrack_selected *out);
+int dtrack_clear_ranges(int log, const struct dirtytrack_range *ranges,
+			uint32_t nr, struct dtrack_ranges_done *done);
+int dtrack_merge_ranges(int log, const struct dirtytrack_range *ranges,
+			uint32_t nr, struct dtrack_ranges_done *done);
+
+/* Ring */
+
+struct dtrack_ring;
+
+int dtrack_ring_open(struct dtrack_ring **ring, int log);
+void dtrack_ring_watermark(struct dtrack_ring *ring, uint32_t entries);
+int dtrack_ring_wait(struct dtrack_ring *ring, int timeout);
+int dtrack_ring_take(struct dtrack_ring *ring,
+		     const struct dirtytrack_range **ranges);
+void dtrack_ring_close(struct dtrack_ring *ring);
 
 /* Bitmaps */
 

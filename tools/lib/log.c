@@ -9,24 +9,55 @@
 #include "dirtytrack.h"
 
 /**
- * dtrack_log_create - start a log
+ * dtrack_log_create_ring - start a log that has a ring
  * @slot: fd of the slot, open for writing
  * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
+ * @entries: length of the ring, a power of two; 0 for a log without one
  *
  * Return: fd of the log, close-on-exec, or -errno as listed at
  * struct dirtytrack_log_create.
  */
-int dtrack_log_create(int slot, uint32_t flags)
+int dtrack_log_create_ring(int slot, uint32_t flags, uint32_t entries)
 {
 	struct dirtytrack_log_create arg = {
 		.size = sizeof(arg),
 		.flags = flags,
 		.out_fd = -1,
+		.ring_entries = entries,
 	};
 
 	if (ioctl(slot, DIRTYTRACK_LOG_CREATE, &arg) < 0)
 		return -errno;
 	return arg.out_fd;
+}
+
+/**
+ * dtrack_log_create - start a log
+ * @slot: fd of the slot, open for writing
+ * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
+ *
+ * Return: as dtrack_log_create_ring().
+ */
+int dtrack_log_create(int slot, uint32_t flags)
+{
+	return dtrack_log_create_ring(slot, flags, 0);
+}
+
+/**
+ * dtrack_limit - limit how fast a slot's pages become dirty
+ * @log: fd of the log, with which the limit ends
+ * @rate: pages a second, 0 to lift it
+ *
+ * Return: 0 or -errno as listed at struct dirtytrack_limit.
+ */
+int dtrack_limit(int log, uint64_t rate)
+{
+	struct dirtytrack_limit arg = {
+		.size = sizeof(arg),
+		.rate = rate,
+	};
+
+	return ioctl(log, DIRTYTRACK_LOG_LIMIT, &arg) < 0 ? -errno : 0;
 }
 
 /**
