@@ -19,7 +19,6 @@
 #include "units.h"
 
 #define MAX_PIDS 64
-#define MAX_CONNECTIONS 64
 
 enum {
 	OPT_PAUSE_CMD = 256,
@@ -84,30 +83,6 @@ static int add_pid(struct copy_job *job, const char *arg)
 	return 0;
 }
 
-static int set_downtime(struct copy_job *job, const char *arg)
-{
-	uint64_t ms;
-
-	if (parse_number(arg, INT_MAX, &ms)) {
-		msg_error("--downtime: '%s' is not a number of milliseconds",
-			  arg);
-		return -1;
-	}
-	job->copy.downtime = ms / 1000.0;
-	return 0;
-}
-
-static int set_connections(struct copy_job *job, const char *arg)
-{
-	if (option_count("--connections", arg, &job->connections))
-		return -1;
-	if (job->connections <= MAX_CONNECTIONS)
-		return 0;
-	msg_error("--connections: %u are more than %d", job->connections,
-		  MAX_CONNECTIONS);
-	return -1;
-}
-
 static int set_option(struct copy_job *job, int val, const char *arg)
 {
 	switch (val) {
@@ -128,7 +103,7 @@ static int set_option(struct copy_job *job, int val, const char *arg)
 	case OPT_TIMEOUT:
 		return option_seconds("--timeout", arg, &job->timeout);
 	case 'd':
-		return set_downtime(job, arg);
+		return option_ms("--downtime", arg, &job->copy.downtime);
 	case OPT_MAX_ROUNDS:
 		return option_count("--max-rounds", arg,
 				    &job->copy.max_rounds);
@@ -142,7 +117,7 @@ static int set_option(struct copy_job *job, int val, const char *arg)
 		job->progress = true;
 		return 0;
 	case 'c':
-		return set_connections(job, arg);
+		return option_connections(arg, &job->connections);
 	case OPT_RECONNECT:
 		return option_seconds("--reconnect", arg, &job->reconnect);
 	}

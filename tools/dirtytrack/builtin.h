@@ -19,8 +19,9 @@ enum {
 	EXIT_OK = 0,
 	EXIT_FAILED = 1,
 	EXIT_USAGE = 2,
-	EXIT_DOWNTIME = 3,	/* copy --strict: the guest writes too fast */
-	EXIT_DIFFERS = 4,	/* copy --verify: target and memory differ */
+	EXIT_DOWNTIME = 3,	/* --strict: the guest writes too fast */
+	EXIT_DIFFERS = 4,	/* --verify: target and memory differ */
+	EXIT_DOUBT = 5,		/* migrate: nobody knows where the guest is */
 	EXIT_RUN = 125,		/* run: before the command was started */
 	EXIT_NOT_EXECUTABLE = 126,
 	EXIT_NOT_FOUND = 127,
@@ -68,7 +69,9 @@ extern const struct builtin builtin_copy;
 extern const struct builtin builtin_info;
 extern const struct builtin builtin_list;
 extern const struct builtin builtin_log;
+extern const struct builtin builtin_migrate;
 extern const struct builtin builtin_rate;
+extern const struct builtin builtin_receive;
 extern const struct builtin builtin_run;
 
 /* What parse_option() returns besides an option's @val. */
@@ -84,5 +87,7 @@ void print_help(const struct builtin *cmd);
 /* Argument of the option being parsed, checked; 0, or a message and -1. */
 int option_seconds(const char *option, const char *arg, double *seconds);
 int option_count(const char *option, const char *arg, unsigned int *count);
+int option_ms(const char *option, const char *arg, double *seconds);
+int option_connections(const char *arg, unsigned int *count);
 
 #endif

@@ -217,7 +217,7 @@ static void rounds_end(struct copy_report *r)
 }
 
 /* What happened in the pause, and that it is over. */
-static void resumed(struct copy_report *r)
+static void pause_over(struct copy_report *r, const char *event)
 {
 	struct json_object *obj;
 	size_t i, nr;
@@ -230,7 +230,7 @@ static void resumed(struct copy_report *r)
 		put_event(r, json_object_get(json_object_array_get_idx(r->held,
 								       i)));
 	json_object_array_del_idx(r->held, 0, nr);
-	obj = event_new("resumed");
+	obj = event_new(event);
 	json_object_object_add(obj, "paused",
 			       json_seconds(r->copy->seconds_paused));
 	put_event(r, obj);
@@ -277,7 +277,10 @@ static void on_event(struct copy *copy, enum copy_event event)
 		verified(r);
 		break;
 	case COPY_RESUMED:
-		resumed(r);
+		pause_over(r, "resumed");
+		break;
+	case COPY_HANDED_OVER:
+		pause_over(r, "handed_over");
 		break;
 	}
 }
@@ -311,7 +314,8 @@ void report_begin(struct copy_report *r, const char *slot, const char *target)
 	if (!r->opts->json)
 		return;
 	obj = event_new("begin");
-	add_text(obj, "slot", slot);
+	if (slot)
+		add_text(obj, "slot", slot);
 	add_text(obj, "target", target);
 	add_number(obj, "npages", copy_npages(r->copy));
 	add_number(obj, "page_size", DTRACK_PAGE_SIZE);
@@ -337,7 +341,10 @@ static void print_summary(struct copy_report *r, const char *target)
 		r->error = -EIO;
 	if (c->verify)
 		printf("identical: %" PRIu64 " pages\n", c->verified);
-	if (c->was_paused)
+	if (c->handover)
+		printf("downtime: %.0f ms, of %.0f expected for memory\n",
+		       c->seconds_paused * 1000, c->expected_downtime * 1000);
+	else if (c->was_paused)
 		printf("paused: %.0f ms\n", c->seconds_paused * 1000);
 	else
 		printf("paused: never; whole only if nothing was written meanwhile\n");
@@ -374,7 +381,7 @@ void report_failed(struct copy_report *r, int status)
 	clear_line(r);
 	if (!r->opts->json) {
 		if (interrupted)
-			msg_note("interrupted: the target is not complete");
+			msg_note("interrupted: it is not complete");
 		return;
 	}
 	obj = event_new("failed");

@@ -13,6 +13,8 @@ static const struct builtin *const builtins[] = {
 	&builtin_log,
 	&builtin_rate,
 	&builtin_copy,
+	&builtin_migrate,
+	&builtin_receive,
 };
 
 #define NR_BUILTINS (sizeof(builtins) / sizeof(*builtins))
@@ -35,9 +37,9 @@ static void print_overview(FILE *out)
 	      "Guest memory whose every write is tracked: make it, watch it, copy it.\n\n"
 	      "Commands:\n", out);
 	for (i = 0; i < NR_BUILTINS; i++)
-		fprintf(out, "  %-6s %s\n", builtins[i]->name,
+		fprintf(out, "  %-8s %s\n", builtins[i]->name,
 			builtins[i]->summary);
-	fputs("  help   Describe a command\n\n"
+	fputs("  help     Describe a command\n\n"
 	      "Options:\n"
 	      " -h, --help     display this help\n"
 	      " -V, --version  display version\n\n"

@@ -368,9 +368,22 @@ static int last_round(struct copy *c, struct buffers *buf)
 	return c->verify ? verify(c, buf) : 0;
 }
 
+/* With the guest standing still. */
+static int finish(struct copy *c, struct buffers *buf)
+{
+	int ret = c->handover ? c->handover->save(c) : 0;
+
+	if (!ret)
+		ret = last_round(c, buf);
+	if (!ret && c->handover)
+		ret = c->handover->commit(c);
+	return ret;
+}
+
 static int paused_part(struct copy *c, struct buffers *buf)
 {
-	int ret, resumed;
+	bool left;
+	int ret, resumed = 0;
 
 	tell(c, COPY_PAUSING);
 	c->was_paused = true;
@@ -380,12 +393,17 @@ static int paused_part(struct copy *c, struct buffers *buf)
 	ret = pause_begin(c->pause);
 	if (!ret) {
 		tell(c, COPY_PAUSED);
-		ret = last_round(c, buf);
+		ret = finish(c, buf);
 	}
-	resumed = pause_end(c->pause);
+	/* Where it may run elsewhere, it is not resumed. */
+	left = c->handover && (!ret || ret == -EHOSTUNREACH);
+	if (left)
+		pause_leave(c->pause);
+	else
+		resumed = pause_end(c->pause);
 	c->seconds_paused = now() - c->paused_at;
 	msg_hold(false);
-	tell(c, COPY_RESUMED);
+	tell(c, left ? COPY_HANDED_OVER : COPY_RESUMED);
 	if (ret)
 		return ret;
 	return resumed ? -EHOSTDOWN : 0;
@@ -411,6 +429,7 @@ int copy_run(struct copy *c)
 	}
 	ret = copy_rounds(c, buf);
 	if (!ret) {
+		c->expected_downtime = c->round.rest_seconds;
 		tell(c, COPY_ROUNDS_END);
 		ret = check_downtime(c);
 	}

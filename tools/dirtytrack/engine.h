@@ -57,6 +57,22 @@ struct copy_round {
 	double rest_seconds;
 };
 
+struct copy;
+
+/**
+ * struct copy_handover - for a guest that is to go on elsewhere
+ * @save: called when it stands still, before the last round: may write to its memory
+ * @commit: called when all of its memory is there: 0 when it is elsewhere now;
+ *	-EHOSTUNREACH when that cannot be known, so that it must not be resumed; another
+ *	error when it is certain that it is not
+ *
+ * Each returns 0, or a message and -errno; -EINTR without one.
+ */
+struct copy_handover {
+	int (*save)(struct copy *copy);
+	int (*commit)(struct copy *copy);
+};
+
 enum copy_event {
 	COPY_ROUND_BEGIN,
 	COPY_PROGRESS,
@@ -65,7 +81,8 @@ enum copy_event {
 	COPY_PAUSING,		/* from here on output would keep the guest waiting */
 	COPY_PAUSED,
 	COPY_VERIFY,		/* copy.verified grows */
-	COPY_RESUMED,		/* copy.downtime is known */
+	COPY_RESUMED,		/* copy.seconds_paused is known */
+	COPY_HANDED_OVER,	/* likewise; instead of COPY_RESUMED */
 };
 
 /* What is copied to where, and the way, which is the caller's to open and close. */
@@ -80,6 +97,8 @@ struct copy {
 	struct copy_move *moves;
 	unsigned int nr_moves;
 	struct pause *pause;	/* NULL: the guest is not paused */
+	const struct copy_handover *handover;	/* NULL: it is resumed */
+	void *handover_arg;
 	double downtime;	/* seconds allowed */
 	unsigned int max_rounds;
 	bool strict;		/* fail rather than pause for longer */
@@ -99,6 +118,7 @@ struct copy {
 	uint64_t verified;	/* pages compared */
 	uint64_t different;	/* pages that differ */
 	uint64_t first_different;
+	double expected_downtime;	/* when the rounds ended */
 	bool was_paused;
 	double paused_at;
 	double seconds_paused;
@@ -113,7 +133,8 @@ void copy_progress(void *arg);
  * 0 when the target is complete, though not committed.  Otherwise a message and
  * -errno: -EINTR without one; -ETIME with @strict; -EBADMSG when target and memory
  * differ; -EHOSTDOWN when the target is complete and the guest could not be
- * resumed.  Whatever it is, the guest was resumed if that was possible.
+ * resumed; -EHOSTUNREACH when it is not known whether it was handed over.  In all other
+ * cases, the guest was handed over (0), or resumed if that was possible.
  */
 int copy_run(struct copy *copy);
 

@@ -11,6 +11,7 @@
 #include "units.h"
 
 #define MAX_OPTIONS 48
+#define MAX_CONNECTIONS 64
 /* getopt_long() returns this for --help, which has no entry of its own. */
 #define VAL_HELP 'h'
 
@@ -110,5 +111,28 @@ int option_count(const char *option, const char *arg, unsigned int *count)
 		return 0;
 	}
 	msg_error("%s: '%s' is not a count from 1 to %u", option, arg, UINT_MAX);
+	return -1;
+}
+
+int option_ms(const char *option, const char *arg, double *seconds)
+{
+	uint64_t ms;
+
+	if (!parse_number(arg, INT_MAX, &ms)) {
+		*seconds = ms / 1000.0;
+		return 0;
+	}
+	msg_error("%s: '%s' is not a number of milliseconds", option, arg);
+	return -1;
+}
+
+int option_connections(const char *arg, unsigned int *count)
+{
+	if (option_count("--connections", arg, count))
+		return -1;
+	if (*count <= MAX_CONNECTIONS)
+		return 0;
+	msg_error("--connections: %u are more than %d", *count,
+		  MAX_CONNECTIONS);
 	return -1;
 }

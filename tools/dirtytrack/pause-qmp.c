@@ -97,3 +97,13 @@ struct pause *pause_by_qmp(const char *path, double timeout)
 	}
 	return &p->base;
 }
+
+struct qmp *pause_qmp(const struct pause *base)
+{
+	return ((const struct pause_qmp *)base)->qmp;
+}
+
+bool pause_qmp_ran(const struct pause *base)
+{
+	return ((const struct pause_qmp *)base)->ran;
+}

@@ -14,7 +14,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "guard.h"
+
 struct pause;
+struct qmp;
 
 /**
  * struct pause_ops - a way to pause
@@ -32,12 +35,21 @@ struct pause_ops {
 	void (*free)(struct pause *p);
 };
 
-/* Embedded in what a constructor makes. */
+/**
+ * struct pause - embedded in what a constructor makes
+ * @ops: the way
+ * @paused: pause_begin() was called, pause_end() and pause_leave() were not
+ * @guard: does what has to be done when this process is killed
+ * @settle: for a guest that is handed over: called in the guard when this process
+ *	was killed after pause_commit(): is the guest to be resumed here?
+ * @settle_arg: for @settle
+ */
 struct pause {
 	const struct pause_ops *ops;
-	bool paused;		/* pause_begin() was called, pause_end() was not */
-	int guard_fd;
-	pid_t guard_pid;
+	bool paused;
+	struct guard guard;
+	bool (*settle)(struct pause *p);
+	void *settle_arg;
 };
 
 /* Each returns NULL after a message. */
@@ -51,8 +63,19 @@ struct pause *pause_by_command(const char *pause_cmd, const char *resume_cmd);
  */
 int pause_guard(struct pause *p);
 
+/* Of a pause by QMP: its connection, for other commands; did the guest run before? */
+struct qmp *pause_qmp(const struct pause *p);
+bool pause_qmp_ran(const struct pause *p);
+
 int pause_begin(struct pause *p);
 int pause_end(struct pause *p);
+/*
+ * From here on the guest may run elsewhere, so that it is not known to a guard whether
+ * it may be resumed.  0, or a message and -errno.
+ */
+int pause_commit(struct pause *p);
+/* The end of the pause, the guest being elsewhere, or nobody knows where. */
+void pause_leave(struct pause *p);
 /* Ends the pause, if there is one, and the guard. */
 void pause_free(struct pause *p);
 

@@ -153,13 +153,35 @@ static int next_message(struct qmp *qmp, double deadline,
 	return -EPROTO;
 }
 
-static int send_all(struct qmp *qmp, const char *text, double deadline)
+/* The first bytes carry @fd, unless that is -1. */
+static ssize_t send_some(int sock, const char *text, size_t len, int fd)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (char *)text, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		struct cmsghdr *cmsg = &control.align;
+
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control.space);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+	}
+	return sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static int send_all(struct qmp *qmp, const char *text, int fd, double deadline)
 {
 	size_t len = strlen(text);
 
 	while (len) {
-		ssize_t n = send(qmp->fd, text, len,
-				 MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send_some(qmp->fd, text, len, fd);
 
 		if (n < 0 && errno == EAGAIN) {
 			int ret = wait_for(qmp, POLLOUT, deadline);
@@ -172,6 +194,7 @@ static int send_all(struct qmp *qmp, const char *text, double deadline)
 			continue;
 		if (n < 0)
 			return -errno;
+		fd = -1;
 		text += n;
 		len -= n;
 	}
@@ -209,11 +232,42 @@ static int take_reply(struct qmp *qmp, const char *name,
 	return -EREMOTEIO;
 }
 
-int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
+/* NULL without memory; drops the reference to @args. */
+static struct json_object *command_object(const char *name,
+					  struct json_object *args, int64_t id)
+{
+	struct json_object *obj = json_object_new_object();
+
+	if (!obj) {
+		json_object_put(args);
+		return NULL;
+	}
+	json_object_object_add(obj, "execute", json_object_new_string(name));
+	if (args)
+		json_object_object_add(obj, "arguments", args);
+	json_object_object_add(obj, "id", json_object_new_int64(id));
+	return obj;
+}
+
+static int send_command(struct qmp *qmp, const char *name,
+			struct json_object *args, int fd, double deadline)
+{
+	struct json_object *obj = command_object(name, args, ++qmp->id);
+	char *text = NULL;
+	int ret = -ENOMEM;
+
+	if (obj && asprintf(&text, "%s\n", json_object_to_json_string(obj)) > 0)
+		ret = send_all(qmp, text, fd, deadline);
+	json_object_put(obj);
+	free(text);
+	return ret;
+}
+
+int qmp_call(struct qmp *qmp, const char *name, struct json_object *args,
+	     int fd, struct json_object **result)
 {
 	double deadline = now() + qmp->timeout;
 	struct json_object *message;
-	char text[128];
 	int ret;
 
 	/*
@@ -224,9 +278,7 @@ int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
 		qmp->pid = getpid();
 		qmp->id += FORK_IDS;
 	}
-	snprintf(text, sizeof(text), "{\"execute\": \"%s\", \"id\": %lld}\n",
-		 name, (long long)++qmp->id);
-	ret = send_all(qmp, text, deadline);
+	ret = send_command(qmp, name, args, fd, deadline);
 	if (ret)
 		return fail(qmp, ret, name);
 	for (;;) {
@@ -241,6 +293,21 @@ int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
 		/* An event, or the reply to a command that was given up. */
 		json_object_put(message);
 	}
+}
+
+int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
+{
+	return qmp_call(qmp, name, NULL, -1, result);
+}
+
+pid_t qmp_peer(const struct qmp *qmp)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(qmp->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return 0;
+	return cred.pid;
 }
 
 static int negotiate(struct qmp *qmp)

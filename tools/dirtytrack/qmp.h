@@ -9,6 +9,7 @@
 #define QMP_H
 
 #include <signal.h>
+#include <sys/types.h>
 
 struct json_object;
 struct qmp;
@@ -28,7 +29,7 @@ void qmp_close(struct qmp *qmp);
 void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel);
 
 /*
- * Run a command without arguments.  @result, unless NULL, gets what it returned,
+ * Run a command.  @result, unless NULL, gets what it returned,
  * to be dropped with json_object_put().
  *
  * 0, or a message and: -EREMOTEIO (the other side refused), -ETIMEDOUT, -EINTR,
@@ -36,5 +37,16 @@ void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel);
  * the socket says.
  */
 int qmp_command(struct qmp *qmp, const char *name, struct json_object **result);
+
+/*
+ * The same with arguments, unless @args is NULL, whose reference is dropped, and with a
+ * file descriptor that is sent along, unless @fd is -1: the other side gets another of
+ * the same file.
+ */
+int qmp_call(struct qmp *qmp, const char *name, struct json_object *args,
+	     int fd, struct json_object **result);
+
+/* The process that listens on the socket, as far as the kernel knows; 0 if not. */
+pid_t qmp_peer(const struct qmp *qmp);
 
 #endif

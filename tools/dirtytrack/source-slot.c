@@ -5,6 +5,7 @@
  * hole, as touching a mapping does.
  */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -96,6 +97,7 @@ int source_slot_open(struct source_slot *src, const char *ref)
 	if (src->slot < 0)
 		return src->slot;
 	src->id = info.out_id;
+	memcpy(src->name, info.out_name, sizeof(src->name));
 	src->base.npages = info.out_length / DTRACK_PAGE_SIZE;
 	src->log = open_log(src->slot, ref, DIRTYTRACK_LOG_ALL_SET);
 	if (src->log < 0) {

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <linux/dirtytrack.h>
+
 struct dirtytrack_extent;
 struct source;
 
@@ -49,6 +51,7 @@ struct source_slot {
 	int slot;
 	int log;
 	const char *ref;	/* as the user names it */
+	char name[DIRTYTRACK_NAME_LEN];
 };
 
 /* 0, or a message and -errno. */

@@ -9,19 +9,15 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <libnbd.h>
 
 #include "../lib/dirtytrack.h"
-#include "interrupt.h"
 #include "msg.h"
+#include "nbd-client.h"
 #include "target.h"
-#include "units.h"
 
 /*
  * Pages of one WRITE_ZEROES: what a server without a faster way to do it writes
@@ -32,11 +28,6 @@
 #define MAX_STATUS (1024 * 1024 * 1024)
 /* How long a wait takes when nothing happens: a request to stop is seen after it. */
 #define WAIT_MS 200
-/* How long a server may take to let a client in. */
-#define CONNECT_SECONDS 10
-/* A host that is gone acknowledges nothing. */
-#define TCP_TIMEOUT_MS 15000
-
 struct target_nbd {
 	struct target base;
 	char *uri;
@@ -65,54 +56,6 @@ static int fail(struct target_nbd *t, const char *what)
 static bool is_lost(struct nbd_handle *nbd)
 {
 	return !nbd || nbd_aio_is_dead(nbd) > 0 || nbd_aio_is_closed(nbd) > 0;
-}
-
-static void limit_silence(struct nbd_handle *nbd)
-{
-	unsigned int ms = TCP_TIMEOUT_MS;
-
-	/* Of no use on a Unix socket, where the other side cannot vanish. */
-	setsockopt(nbd_aio_get_fd(nbd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms,
-		   sizeof(ms));
-}
-
-/* As nbd_connect_uri(), which a server that is stuck could hold for ever. */
-static int connect_in_time(struct nbd_handle *nbd, const char *uri)
-{
-	double deadline = now() + CONNECT_SECONDS;
-
-	if (nbd_aio_connect_uri(nbd, uri) < 0)
-		return -EIO;
-	while (nbd_aio_is_connecting(nbd) > 0) {
-		if (interrupted)
-			return -EINTR;
-		if (now() > deadline)
-			return -ETIMEDOUT;
-		if (nbd_poll(nbd, WAIT_MS) < 0 && nbd_get_errno() != EINTR)
-			return -EIO;
-	}
-	return nbd_aio_is_ready(nbd) > 0 ? 0 : -EIO;
-}
-
-/* 0; -EIO with libnbd's error; -EINTR; -ETIMEDOUT. */
-static int connect_lane(struct target_nbd *t, unsigned int lane)
-{
-	struct nbd_handle *nbd = nbd_create();
-	int ret = -EIO;
-
-	if (!nbd)
-		return ret;
-	/* The URI is the user's own: it may name his certificates. */
-	if (nbd_set_uri_allow_local_file(nbd, true) == 0 &&
-	    nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0)
-		ret = connect_in_time(nbd, t->uri);
-	if (ret) {
-		nbd_close(nbd);
-		return ret;
-	}
-	limit_silence(nbd);
-	t->lanes[lane] = nbd;
-	return 0;
 }
 
 static int request_done(void *arg, int *error)
@@ -220,7 +163,7 @@ static int nbd_revive(struct target *base, unsigned int lane)
 	int ret;
 
 	nbd_drop(base, lane);
-	ret = connect_lane(t, lane);
+	ret = nbd_client_open(&t->lanes[lane], t->uri);
 	if (ret)
 		return ret == -EINTR ? ret : -ENOTCONN;
 	/* It may be another server by now. */
@@ -338,15 +281,8 @@ static void close_nbd(struct target *base)
 	struct target_nbd *t = to_nbd(base);
 	unsigned int i;
 
-	for (i = 0; i < base->lanes; i++) {
-		/*
-		 * A server that was told so does not complain of a client that
-		 * left; it is not waited for.
-		 */
-		if (t->lanes[i] && nbd_aio_is_ready(t->lanes[i]) > 0)
-			nbd_aio_disconnect(t->lanes[i], 0);
-		nbd_close(t->lanes[i]);
-	}
+	for (i = 0; i < base->lanes; i++)
+		nbd_client_close(t->lanes[i]);
 	free(t->zeroes);
 	free(t->uri);
 	free(t);
@@ -410,12 +346,11 @@ struct target *target_nbd(const char *uri, uint64_t npages, unsigned int lanes)
 	t->base.npages = npages;
 	t->base.readable = true;
 	for (i = 0; i < lanes; i++) {
-		ret = connect_lane(t, i);
+		ret = nbd_client_open(&t->lanes[i], uri);
 		if (ret == -EIO)
 			fail(t, "cannot connect");
 		else if (ret == -ETIMEDOUT)
-			msg_error("%s: no connection in %d s", uri,
-				  CONNECT_SECONDS);
+			msg_error("%s: the server does not let us in", uri);
 		if (ret)
 			goto fail;
 		t->base.lanes = i + 1;

@@ -79,6 +79,15 @@ usage_errors()
 	exits 2 "no use without the other" "$cmd" copy vm file --resume-cmd true &&
 	exits 2 "'0' is not a process id" "$cmd" copy vm file --pid 0 &&
 	exits 2 "not a number of milliseconds" "$cmd" copy vm file --no-pause --downtime 1s &&
+	exits 2 "a target is wanted" "$cmd" migrate &&
+	exits 2 "is not an NBD URI" "$cmd" migrate --qmp q image &&
+	exits 2 "which QEMU?" "$cmd" migrate nbd://host &&
+	exits 2 "65 are more than 64" "$cmd" migrate -c 65 nbd://host &&
+	exits 125 "which slots?" "$cmd" receive &&
+	exits 125 "where is the guest to come in?" "$cmd" receive -s a=4K &&
+	exits 125 "only one of" "$cmd" receive -s a=4K -l 1 --tls-psk x --tls-certificates y q &&
+	exits 125 "of no use without" "$cmd" receive -s a=4K -l 1 --tls-verify-peer q &&
+	exits 125 "which QEMU?" "$cmd" receive -s a=4K -l 1 &&
 	exits 125 "which command?" "$cmd" run &&
 	exits 125 "NAME=SIZE is wanted" "$cmd" run --slot =4K true &&
 	exits 125 "the name is longer than 31" "$cmd" run --slot "$(printf %032d 0)=4K" true &&
@@ -103,7 +112,8 @@ without_module()
 	exits 1 "$hint" "$cmd" rate vm &&
 	exits 1 "$hint" "$cmd" copy vm "$tmp/image" --no-pause &&
 	[ ! -e "$tmp/image.partial" ] &&
-	exits 125 "$hint" "$cmd" run --slot a=4K -- true
+	exits 125 "$hint" "$cmd" run --slot a=4K -- true &&
+	exits 125 "$hint" "$cmd" receive --slot a=4K --listen unix:x -- true
 }
 
 not_a_slot()
@@ -136,13 +146,15 @@ options_are_in_the_manual()
 # The same for columns: each is a heading in the page of its command.
 columns_are_in_the_manual()
 {
-	local c column
+	local c column page
 
-	for c in list log rate copy; do
+	for c in list log rate copy migrate; do
+		# The rounds of both are those of one engine.
+		page=${c/migrate/copy}
 		for column in $("$cmd" "$c" --help |
 				sed '1,/^Output columns/d' | sed '/^$/,$d' |
 				awk '{print $1}'); do
-			grep -qE "^\.B \"?$column\"?\$" "$man/dirtytrack-$c.1" || {
+			grep -qE "^\.B \"?$column\"?\$" "$man/dirtytrack-$page.1" || {
 				echo "# $c: column $column is not in the manual"
 				return 1
 			}
@@ -166,7 +178,7 @@ completes()
 		[ "${COMPREPLY[*]}" = --verify ] || exit 1
 		COMP_WORDS=(dirtytrack help r) COMP_CWORD=2
 		_dirtytrack
-		[ "${COMPREPLY[*]}" = "run rate" ] || exit 1
+		[ "${COMPREPLY[*]}" = "run rate receive" ] || exit 1
 		for c in $commands; do
 			COMP_WORDS=(dirtytrack "$c" --) COMP_CWORD=2
 			_dirtytrack

@@ -163,6 +163,22 @@ to_nothing()
 		fails 2 "cannot be compared" "$cmd" copy ram null: --no-pause --verify
 }
 
+# The plugin by itself, to others: content, holes, and writes of theirs.
+plugin_serves()
+{
+	local blocks
+
+	blocks=$(stat -c %b "$ram")
+	exec 9<>"$ram"
+	nbdkit_serve "$OUT/nbdkit-dirtytrack-plugin.so" fd=ram:9 || return 1
+	exec 9>&-
+	holds_memory && nbdinfo --map --totals "$uri" | grep -q 'hole,zero' &&
+		[ "$(nbdinfo --list --json "$uri" | jq -r '.exports[]."export-name"')" = ram ] &&
+		qemu-io -f raw -c 'write -P 7 63M 64k' -c 'write -z 63M 8k' "$uri" &&
+		cmp -n 8192 -i 66060288:0 "$ram" /dev/zero &&
+		[ "$(stat -c %b "$ram")" = "$((blocks + 112))" ]
+}
+
 # fails STATUS TEXT COMMAND...
 fails()
 {
@@ -268,7 +284,7 @@ dd if=/dev/zero of="$ram" bs=1M count=4 seek=30 conv=notrunc status=none
 dd if=/dev/urandom of="$ram" bs=1M count=8 seek=50 conv=notrunc status=none
 
 echo "TAP version 13"
-echo "1..16"
+echo "1..17"
 check "memory, verified" to_memory
 check "old content of the target goes" old_content
 check "servers without zero, extents, several connections, large blocks" plain_servers
@@ -281,6 +297,7 @@ check "TCP" over_tcp
 uri=$saved
 check "a slot" to_a_slot
 check "nothing" to_nothing
+check "the plugin" plugin_serves
 check "servers that are of no use" refusals
 check "no space left" no_space
 check "slow answers" slow_answers

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* dirtytrack migrate: move a guest to another QEMU. */
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "builtin.h"
+#include "copy-report.h"
+#include "interrupt.h"
+#include "migrate.h"
+#include "msg.h"
+#include "table.h"
+#include "target.h"
+
+enum {
+	OPT_TIMEOUT = 256,
+	OPT_MAX_ROUNDS,
+	OPT_STRICT,
+	OPT_VERIFY,
+	OPT_PROGRESS,
+	OPT_RECONNECT,
+};
+
+static const struct option_desc options[] = {
+	{ 'q', "qmp", "SOCKET", "QEMU's QMP socket" },
+	{ OPT_TIMEOUT, "timeout", "SECONDS", "for an answer, 30 unless given" },
+	{ 'd', "downtime", "MS", "downtime wanted at most, 300 unless given" },
+	{ OPT_MAX_ROUNDS, "max-rounds", "N", "rounds before it, 30 unless given" },
+	{ OPT_STRICT, "strict", NULL, "fail rather than take longer" },
+	{ OPT_VERIFY, "verify", NULL, "compare memory here and there in the pause" },
+	{ 'c', "connections", "N", "for each slot, 4 unless given" },
+	{ OPT_RECONNECT, "reconnect", "SECONDS", "try that long when one is lost, 10 unless given" },
+	{ OPT_PROGRESS, "progress", NULL, "show progress also when not on a terminal" },
+	TABLE_OPTIONS,
+	{ 0 }
+};
+
+struct migrate_job {
+	struct migrate migrate;
+	const char *qmp;
+	bool progress;
+	struct table_options table;
+};
+
+static int set_option(struct migrate_job *job, int val, const char *arg)
+{
+	struct migrate *m = &job->migrate;
+
+	switch (val) {
+	case 'q':
+		job->qmp = arg;
+		return 0;
+	case OPT_TIMEOUT:
+		return option_seconds("--timeout", arg, &m->timeout);
+	case 'd':
+		return option_ms("--downtime", arg, &m->copy.downtime);
+	case OPT_MAX_ROUNDS:
+		return option_count("--max-rounds", arg, &m->copy.max_rounds);
+	case OPT_STRICT:
+		m->copy.strict = true;
+		return 0;
+	case OPT_VERIFY:
+		m->copy.verify = true;
+		return 0;
+	case 'c':
+		return option_connections(arg, &m->connections);
+	case OPT_RECONNECT:
+		return option_seconds("--reconnect", arg, &m->reconnect);
+	case OPT_PROGRESS:
+		job->progress = true;
+		return 0;
+	}
+	return table_option(&job->table, val, arg) ? 0 : -1;
+}
+
+/* SLOT, or SLOT=NAME for one that has another name there. */
+static void add_slot(struct migrate *m, char *arg)
+{
+	char *eq = strrchr(arg, '=');
+
+	m->refs[m->nr_refs] = arg;
+	if (eq) {
+		*eq = '\0';
+		m->exports[m->nr_refs] = eq + 1;
+	}
+	m->nr_refs++;
+}
+
+/* [SLOT...] TARGET */
+static int set_operands(struct migrate_job *job, char **argv)
+{
+	struct migrate *m = &job->migrate;
+
+	for (; argv[0] && argv[1]; argv++) {
+		if (m->nr_refs == MAX_MOVES) {
+			msg_error("migrate: more than %d slots", MAX_MOVES);
+			return -1;
+		}
+		add_slot(m, argv[0]);
+	}
+	if (!argv[0]) {
+		msg_error("migrate: a target is wanted: the URI of a receiver");
+		return -1;
+	}
+	m->uri = argv[0];
+	if (target_kind(m->uri) != TARGET_NBD) {
+		msg_error("migrate: '%s' is not an NBD URI (dirtytrack copy has other targets)",
+			  m->uri);
+		return -1;
+	}
+	if (!job->qmp) {
+		msg_error("migrate: which QEMU? (--qmp)");
+		return -1;
+	}
+	return 0;
+}
+
+static int status_of(int err)
+{
+	switch (err) {
+	case 0:
+		return EXIT_OK;
+	case -ETIME:
+		return EXIT_DOWNTIME;
+	case -EBADMSG:
+		return EXIT_DIFFERS;
+	case -EHOSTUNREACH:
+		return EXIT_DOUBT;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
+static int run(struct migrate_job *job, struct copy_report *report)
+{
+	struct migrate *m = &job->migrate;
+	int ret, status;
+
+	interrupt_catch();
+	ret = migrate_open(m, job->qmp);
+	if (!ret) {
+		report_begin(report, NULL, m->uri);
+		ret = migrate_run(m);
+	}
+	status = status_of(ret);
+	if (ret) {
+		report_failed(report, status);
+	} else {
+		report_done(report, m->uri);
+		if (report->error)
+			status = EXIT_FAILED;
+	}
+	/* Who is told where the guest is not must not take it for an ordinary end. */
+	if (status == EXIT_DOUBT)
+		interrupted = 0;
+	migrate_close(m);
+	return status;
+}
+
+static int migrate(const struct builtin *cmd, int argc, char **argv)
+{
+	struct migrate_job job = {
+		.migrate = {
+			.timeout = 30,
+			.reconnect = 10,
+			.connections = 4,
+			.copy = { .downtime = 0.3, .max_rounds = 30 },
+		},
+	};
+	struct copy_report report;
+	int val, status;
+
+	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
+		if (val == OPTION_HELP)
+			return EXIT_OK;
+		if (set_option(&job, val, optarg))
+			return usage_error(cmd);
+	}
+	if (set_operands(&job, argv + optind))
+		return usage_error(cmd);
+	if (report_open(&report, &job.migrate.copy, cmd, &job.table,
+			job.progress ||
+			(!job.table.json && isatty(STDERR_FILENO))))
+		return usage_error(cmd);
+	status = run(&job, &report);
+	report_close(&report);
+	interrupt_die();
+	return status;
+}
+
+const struct builtin builtin_migrate = {
+	.name = "migrate",
+	.summary = "Move a guest, with its memory on slots, to another QEMU",
+	.usage = "[OPTION...] --qmp SOCKET [SLOT[=NAME]...] TARGET",
+	.options = options,
+	.columns = copy_columns,
+	.nr_columns = NR_COPY_COLUMNS,
+	.run = migrate,
+};

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The side of a handover that has the guest: see ../nbdkit/handover.h. */
+#ifndef HANDOVER_CLIENT_H
+#define HANDOVER_CLIENT_H
+
+#include <stdint.h>
+
+#include "../nbdkit/handover.h"
+
+struct handover;
+
+/*
+ * To the receiver at @uri, which names no export.  @timeout: seconds for the answer to
+ * a command.  0, or a message and -errno.
+ */
+int handover_open(struct handover **h, const char *uri, double timeout);
+void handover_close(struct handover *h);
+
+/* Bring @size bytes of device state from @fd there.  0, or a message and -errno. */
+int handover_put_state(struct handover *h, int fd, uint64_t size);
+
+/*
+ * A command.  0; or a message and -EREMOTEIO, the receiver having refused it; or,
+ * without a message, another error: it is not known whether the command arrived.
+ */
+int handover_command(struct handover *h, enum handover_verb verb,
+		     uint64_t size);
+
+/* It is known how it ended: the receiver need not wait for questions. */
+void handover_done(struct handover *h);
+
+/* Who has the guest. */
+enum handover_owner {
+	OWNER_HERE,
+	OWNER_THERE,
+	OWNER_UNKNOWN,
+};
+
+/*
+ * After a RUN of which nothing is known: the receiver is to give up, unless it is too
+ * late.  Tries for @seconds.
+ */
+enum handover_owner handover_settle(struct handover *h, double seconds);
+
+#endif

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "handover-client.h"
+#include "interrupt.h"
+#include "migrate.h"
+#include "msg.h"
+#include "nbd-client.h"
+#include "pause.h"
+#include "qmp.h"
+#include "target.h"
+#include "vm.h"
+
+/* ---- which memory ---- */
+
+static bool same_file(int fd, const char *path)
+{
+	struct stat a, b;
+
+	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
+	       a.st_ino == b.st_ino;
+}
+
+/* Memory that QEMU leaves to others must be moved, or the guest wakes up without it. */
+static int check_memory(struct migrate *m, const struct vm_memory *memory,
+			unsigned int nr)
+{
+	unsigned int i, k;
+
+	for (i = 0; i < nr; i++) {
+		for (k = 0; k < m->copy.nr_moves; k++)
+			if (same_file(m->sources[k].slot, memory[i].path))
+				break;
+		if (k == m->copy.nr_moves) {
+			msg_error("memory %s: it is shared and not moved: it would be left behind",
+				  memory[i].id);
+			return -EINVAL;
+		}
+	}
+	if (nr == m->copy.nr_moves)
+		return 0;
+	msg_error("migrate: of %u slots, the guest has %u", m->copy.nr_moves,
+		  nr);
+	return -EINVAL;
+}
+
+static int open_sources(struct migrate *m, const struct vm_memory *memory,
+			unsigned int nr)
+{
+	unsigned int all = m->nr_refs ? m->nr_refs : nr, i;
+
+	if (!all) {
+		msg_error("migrate: no memory of the guest is on a slot");
+		return -EINVAL;
+	}
+	if (all > MAX_MOVES) {
+		msg_error("migrate: more than %d slots", MAX_MOVES);
+		return -E2BIG;
+	}
+	for (i = 0; i < all; i++) {
+		const char *ref = m->nr_refs ? m->refs[i] : memory[i].path;
+		int ret;
+
+		m->names[i] = strdup(ref);
+		if (!m->names[i])
+			return -ENOMEM;
+		ret = source_slot_open(&m->sources[i], m->names[i]);
+		if (ret)
+			return ret;
+		m->moves[i].src = &m->sources[i].base;
+		m->copy.nr_moves++;
+	}
+	return check_memory(m, memory, nr);
+}
+
+static int open_move(struct migrate *m, unsigned int i)
+{
+	const struct pipeline_options opts = {
+		.threads = true,
+		.reconnect = m->reconnect,
+		.cancel = &interrupted,
+		.progress = copy_progress,
+		.progress_arg = &m->copy,
+	};
+	struct copy_move *move = &m->moves[i];
+	const char *name = m->exports[i] ? m->exports[i] : m->sources[i].name;
+	char *uri;
+
+	if (!*name) {
+		msg_error("slot %s: it has no name, by which the receiver would know it",
+			  m->names[i]);
+		return -EINVAL;
+	}
+	uri = nbd_uri_export(m->uri, name);
+	if (!uri)
+		return -ENOMEM;
+	move->dst = target_nbd(uri, move->src->npages, m->connections);
+	free(uri);
+	if (!move->dst)
+		return -EIO;
+	return pipeline_open(&move->pipe, move->src, move->dst, &opts);
+}
+
+/* ---- handing over ---- */
+
+static struct migrate *to_migrate(struct copy *copy)
+{
+	return copy->handover_arg;
+}
+
+static int save(struct copy *copy)
+{
+	struct migrate *m = to_migrate(copy);
+	struct qmp *qmp = pause_qmp(copy->pause);
+	int ret = vm_save(qmp, m->state, &m->state_size, m->timeout);
+
+	/* Or it would still be at it when it is to go on. */
+	if (ret)
+		vm_cancel(qmp);
+	return ret;
+}
+
+/* The guest has been asked to run there, and what became of it is not known. */
+static int settle(struct migrate *m)
+{
+	switch (handover_settle(m->handover, m->timeout)) {
+	case OWNER_THERE:
+		return 0;
+	case OWNER_HERE:
+		msg_error("%s: the receiver did not take the guest", m->uri);
+		return -EREMOTEIO;
+	case OWNER_UNKNOWN:
+		break;
+	}
+	msg_error("%s: it is not known whether the guest runs there: it stays paused here",
+		  m->uri);
+	return -EHOSTUNREACH;
+}
+
+static int commit(struct copy *copy)
+{
+	struct migrate *m = to_migrate(copy);
+	int ret;
+
+	ret = handover_put_state(m->handover, m->state, m->state_size);
+	if (!ret)
+		ret = handover_command(m->handover, HANDOVER_LOAD,
+				       m->state_size);
+	if (ret && ret != -EREMOTEIO && ret != -EINTR)
+		msg_error("%s: the receiver is gone", m->uri);
+	if (!ret)
+		ret = pause_commit(copy->pause);
+	if (ret)
+		return ret;
+	ret = handover_command(m->handover, HANDOVER_RUN,
+			       !pause_qmp_ran(copy->pause));
+	return ret ? settle(m) : 0;
+}
+
+static const struct copy_handover handover = {
+	.save = save,
+	.commit = commit,
+};
+
+/* The guest is there: what is left of it here must not run again. */
+static void quit_here(struct qmp *qmp)
+{
+	qmp_set_cancel(qmp, NULL);
+	if (qmp_command(qmp, "quit", NULL))
+		msg_note("the guest runs there; its QEMU here did not quit: do not let it run");
+}
+
+/*
+ * In the guard: this process was killed when the guest was about to run there.  Is it
+ * to be resumed here?
+ */
+static bool guard_settle(struct pause *p)
+{
+	struct migrate *m = p->settle_arg;
+
+	switch (settle(m)) {
+	case 0:
+		quit_here(pause_qmp(p));
+		return false;
+	case -EHOSTUNREACH:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* ---- */
+
+static int find_memory(struct migrate *m)
+{
+	struct qmp *qmp = pause_qmp(m->copy.pause);
+	struct vm_memory *memory;
+	unsigned int nr;
+	int ret;
+
+	ret = vm_memory(qmp, qmp_peer(qmp), &memory, &nr);
+	if (ret)
+		return ret;
+	ret = open_sources(m, memory, nr);
+	vm_memory_free(memory, nr);
+	return ret;
+}
+
+int migrate_open(struct migrate *m, const char *qmp)
+{
+	unsigned int i;
+	int ret;
+
+	m->state = -1;
+	m->copy.moves = m->moves;
+	m->copy.handover = &handover;
+	m->copy.handover_arg = m;
+	m->copy.cancel = &interrupted;
+	m->copy.pause = pause_by_qmp(qmp, m->timeout);
+	if (!m->copy.pause)
+		return -EIO;
+	ret = handover_open(&m->handover, m->uri, m->timeout);
+	if (ret)
+		return ret;
+	/* It has what it needs to ask the receiver, and no slot. */
+	m->copy.pause->settle = guard_settle;
+	m->copy.pause->settle_arg = m;
+	ret = pause_guard(m->copy.pause);
+	if (ret)
+		return ret;
+	m->state = memfd_create("state", MFD_CLOEXEC);
+	if (m->state < 0) {
+		ret = -errno;
+		msg_errno(ret, "device state");
+		return ret;
+	}
+	ret = find_memory(m);
+	for (i = 0; i < m->copy.nr_moves && !ret; i++)
+		ret = open_move(m, i);
+	return ret;
+}
+
+int migrate_run(struct migrate *m)
+{
+	int ret = copy_run(&m->copy);
+	sig_atomic_t signal = interrupted;
+
+	if (!ret)
+		quit_here(pause_qmp(m->copy.pause));
+	if (ret == -EHOSTUNREACH)
+		return ret;
+	/* A receiver that is told need not wait for us to come back. */
+	interrupted = 0;
+	if (ret)
+		handover_settle(m->handover, 0);
+	handover_done(m->handover);
+	interrupted = ret ? signal : 0;
+	return ret;
+}
+
+void migrate_close(struct migrate *m)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->copy.nr_moves; i++) {
+		pipeline_close(m->moves[i].pipe);
+		target_close(m->moves[i].dst);
+		source_slot_close(&m->sources[i]);
+	}
+	for (i = 0; i < MAX_MOVES; i++)
+		free(m->names[i]);
+	handover_close(m->handover);
+	pause_free(m->copy.pause);
+	if (m->state >= 0)
+		close(m->state);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A guest is moved: its memory by the copy engine, all else by its QEMU. */
+#ifndef MIGRATE_H
+#define MIGRATE_H
+
+#include "engine.h"
+#include "source.h"
+
+struct handover;
+
+#define MAX_MOVES 64
+
+/**
+ * struct migrate - a guest on its way
+ * @refs: slots, as the user names them
+ * @exports: their names at the receiver; NULL when they are the slots'
+ * @nr_refs: how many; 0 for all that QEMU has
+ * @uri: the receiver
+ * @timeout: seconds for an answer
+ * @reconnect: as of the pipelines
+ * @connections: to each export
+ * @copy: limits and reporting are set by the caller
+ *
+ * The others are between migrate_open() and migrate_close().
+ */
+struct migrate {
+	const char *refs[MAX_MOVES];
+	const char *exports[MAX_MOVES];
+	unsigned int nr_refs;
+	const char *uri;
+	double timeout;
+	double reconnect;
+	unsigned int connections;
+	struct copy copy;
+
+	struct handover *handover;
+	struct source_slot sources[MAX_MOVES];
+	struct copy_move moves[MAX_MOVES];
+	char *names[MAX_MOVES];		/* owned */
+	int state;
+	uint64_t state_size;
+};
+
+/*
+ * Connect to QEMU, at the socket @qmp, and to the receiver, and find the memory.  0, or
+ * a message and -errno.  migrate_close() is to be called in either case.
+ */
+int migrate_open(struct migrate *m, const char *qmp);
+/*
+ * 0: the guest is there, and its QEMU here has ended.  Otherwise as copy_run(), and the
+ * receiver was told.
+ */
+int migrate_run(struct migrate *m);
+void migrate_close(struct migrate *m);
+
+#endif

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <ctype.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <libnbd.h>
+
+#include "interrupt.h"
+#include "msg.h"
+#include "nbd-client.h"
+#include "units.h"
+
+/* How long a server may take to let a client in. */
+#define CONNECT_SECONDS 10
+/* A signal is seen after it. */
+#define WAIT_MS 200
+/* A host that is gone acknowledges nothing. */
+#define TCP_TIMEOUT_MS 15000
+
+static int connect_in_time(struct nbd_handle *nbd, const char *uri)
+{
+	double deadline = now() + CONNECT_SECONDS;
+
+	/* nbd_connect_uri() would wait for a server that is stuck. */
+	if (nbd_aio_connect_uri(nbd, uri) < 0)
+		return -EIO;
+	while (nbd_aio_is_connecting(nbd) > 0) {
+		if (interrupted)
+			return -EINTR;
+		if (now() > deadline)
+			return -ETIMEDOUT;
+		if (nbd_poll(nbd, WAIT_MS) < 0 && nbd_get_errno() != EINTR)
+			return -EIO;
+	}
+	return nbd_aio_is_ready(nbd) > 0 ? 0 : -EIO;
+}
+
+static void limit_silence(struct nbd_handle *nbd)
+{
+	unsigned int ms = TCP_TIMEOUT_MS;
+
+	/* Of no use on a Unix socket, where the other side cannot vanish. */
+	setsockopt(nbd_aio_get_fd(nbd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms,
+		   sizeof(ms));
+}
+
+int nbd_client_open(struct nbd_handle **out, const char *uri)
+{
+	struct nbd_handle *nbd = nbd_create();
+	int ret = -EIO;
+
+	if (!nbd)
+		return ret;
+	/* The URI is the user's own: it may name his certificates. */
+	if (nbd_set_uri_allow_local_file(nbd, true) == 0 &&
+	    nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0)
+		ret = connect_in_time(nbd, uri);
+	if (ret) {
+		nbd_close(nbd);
+		return ret;
+	}
+	limit_silence(nbd);
+	*out = nbd;
+	return 0;
+}
+
+int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline)
+{
+	if (cookie < 0)
+		return -EIO;
+	for (;;) {
+		int done = nbd_aio_command_completed(nbd, cookie);
+
+		if (done > 0)
+			return 0;
+		if (done < 0) {
+			int err = nbd_get_errno();
+
+			return err && err != ENOTCONN && err != ESHUTDOWN ?
+			       -err : -EIO;
+		}
+		if (interrupted)
+			return -EINTR;
+		if (now() > deadline)
+			return -ETIMEDOUT;
+		if (nbd_poll(nbd, WAIT_MS) < 0 && nbd_get_errno() != EINTR &&
+		    nbd_aio_command_completed(nbd, cookie) == 0)
+			return -EIO;
+	}
+}
+
+void nbd_client_close(struct nbd_handle *nbd)
+{
+	/* A server that was told so does not complain of a client that left. */
+	if (nbd && nbd_aio_is_ready(nbd) > 0)
+		nbd_aio_disconnect(nbd, 0);
+	nbd_close(nbd);
+}
+
+static void put_escaped(FILE *f, const char *name)
+{
+	for (; *name; name++)
+		if (isalnum((unsigned char)*name) || strchr("-._~", *name))
+			fputc(*name, f);
+		else
+			fprintf(f, "%%%02X", (unsigned char)*name);
+}
+
+char *nbd_uri_export(const char *uri, const char *name)
+{
+	const char *authority = strstr(uri, "://");
+	const char *path, *rest;
+	char *out = NULL;
+	size_t size;
+	FILE *f;
+
+	if (!authority) {
+		msg_error("%s: it is not an NBD URI", uri);
+		return NULL;
+	}
+	authority += 3;
+	path = authority + strcspn(authority, "/?#");
+	rest = path + strcspn(path, "?#");
+	if (rest - path > 1) {
+		msg_error("%s: it names an export: several are needed, whose names are known",
+			  uri);
+		return NULL;
+	}
+	f = open_memstream(&out, &size);
+	if (!f)
+		goto nomem;
+	fprintf(f, "%.*s/", (int)(path - uri), uri);
+	put_escaped(f, name);
+	fputs(rest, f);
+	if (!fclose(f))
+		return out;
+	free(out);
+nomem:
+	msg_errno(ENOMEM, "%s", uri);
+	return NULL;
+}

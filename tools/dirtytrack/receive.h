@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The receiver of a guest: holds its slots, has nbdkit serve them and a QEMU wait for
+ * the rest, and is the one who knows who has the guest (../nbdkit/handover.h).
+ */
+#ifndef RECEIVE_H
+#define RECEIVE_H
+
+#include <stdbool.h>
+
+#include "../nbdkit/handover.h"
+#include "guard.h"
+#include "listen.h"
+#include "server.h"
+#include "slot-arg.h"
+
+struct qmp;
+
+/**
+ * struct receive - a receiver
+ * @slots: to be made
+ * @address: where to listen
+ * @server: how to serve
+ * @timeout: seconds for QEMU to answer, and for a sender that is gone to come back
+ * @argv: QEMU
+ *
+ * The others are receive_run()'s.
+ */
+struct receive {
+	struct slot_args slots;
+	const char *address;
+	struct server server;
+	double timeout;
+	char **argv;
+
+	struct listener listener;
+	struct guard guard;
+	struct qmp *qmp;
+	pid_t qemu;		/* 0: none, or it has ended */
+	int qemu_fd;		/* a pidfd */
+	int qemu_status;	/* of waitpid() */
+	int state;		/* a file with the device state */
+	enum handover_phase phase;
+	bool paused;		/* the guest is to be left so */
+	bool done;		/* the sender knows how it ended */
+	bool seen;		/* there was a sender */
+	unsigned int clients;
+	double since;		/* there is none, or the phase is final */
+	uint8_t session[HANDOVER_SESSION_LEN];
+	char message[HANDOVER_MESSAGE_LEN];
+};
+
+/* Until QEMU ends.  The exit status. */
+int receive_run(struct receive *r);
+
+#endif

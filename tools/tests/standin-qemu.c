@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A stand-in for QEMU and a guest that checks itself, on memory of standin.c.
+ *
+ *	standin-qemu --ram PATH [--qmp PATH] [--rate PAGES] [--hot PAGES]
+ *		[--lock FILE] [--fail COMMAND:HOW] [-incoming defer]
+ *		[-chardev socket,id=ID,fd=N -mon ...]
+ *
+ * The guest keeps writing pages whose content follows from a stamp, and stamps of all
+ * pages are in a table in its memory; how many it wrote, and the sum of the table, is
+ * its "device state".  So memory that is not what it was when the state was saved does
+ * not go unnoticed: the sum is wrong, or a page is not what the table says.  What it
+ * finds goes to standard error, and it dies of it.
+ *
+ * While it runs it holds a lock on FILE, which two guests on one host cannot both.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#define PAGE 4096UL
+#define WORDS (PAGE / 8)
+#define STATE_BYTES (300 * 1024)
+
+/* What QEMU would call the registers. */
+struct state {
+	uint64_t magic;
+	uint64_t ticks;
+	uint64_t sum;
+	uint64_t seed;
+	char padding[STATE_BYTES - 32];
+};
+
+#define MAGIC 0x454e494843414d
+
+static struct state cpu;
+static uint64_t *ram, npages, table_pages;
+static _Atomic uint64_t *dirty;
+static int ram_fd, lock_fd = -1;
+static uint64_t rate = 20000, hot;
+static const char *ram_path, *fail_command, *fail_how;
+
+static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool running;
+static const char *status = "running";
+static const char *migration = "none";
+static int passed_fd = -1;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "standin-qemu %d: %s\n", getpid(), what);
+	_exit(3);
+}
+
+/* ---- the guest ---- */
+
+static void mark(uint64_t page)
+{
+	atomic_fetch_or(&dirty[page / 64], UINT64_C(1) << page % 64);
+}
+
+static uint64_t word_of(uint64_t page, uint64_t stamp, uint64_t i)
+{
+	return stamp ? (stamp * 0x9e3779b97f4a7c15 ^ page) + i : 0;
+}
+
+static void check_page(uint64_t page)
+{
+	const uint64_t *p = ram + page * WORDS;
+	uint64_t i;
+
+	for (i = 0; i < WORDS; i++)
+		if (p[i] != word_of(page, ram[page - table_pages], i))
+			die("a page is not what it was");
+}
+
+static void check_all(void)
+{
+	uint64_t sum = 0, page;
+
+	for (page = table_pages; page < npages; page++) {
+		sum += ram[page - table_pages];
+		check_page(page);
+	}
+	if (sum != cpu.sum)
+		die("the table is not what it was");
+}
+
+static uint64_t next_random(void)
+{
+	cpu.seed ^= cpu.seed << 13;
+	cpu.seed ^= cpu.seed >> 7;
+	cpu.seed ^= cpu.seed << 17;
+	return cpu.seed;
+}
+
+static void set_page(uint64_t page, uint64_t stamp, bool punch)
+{
+	uint64_t *p = ram + page * WORDS, i;
+
+	if (punch)
+		fallocate(ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  page * PAGE, PAGE);
+	else
+		for (i = 0; i < WORDS; i++)
+			p[i] = word_of(page, stamp, i);
+	mark(page);
+	cpu.sum += stamp - ram[page - table_pages];
+	ram[page - table_pages] = stamp;
+	mark((page - table_pages) / WORDS);
+}
+
+static void tick(void)
+{
+	uint64_t data = npages - table_pages;
+	uint64_t page, what = next_random() % 16;
+
+	page = table_pages + next_random() % (hot && hot < data ? hot : data);
+	check_page(page);
+	cpu.ticks++;
+	set_page(page, what > 1 ? cpu.ticks : 0, what == 1);
+}
+
+static void *run_guest(void *arg)
+{
+	const uint64_t batch = rate / 200 + 1;
+	uint64_t i;
+
+	for (;;) {
+		pthread_mutex_lock(&big_lock);
+		for (i = 0; running && i < batch; i++)
+			tick();
+		pthread_mutex_unlock(&big_lock);
+		usleep(5000);
+	}
+	return arg;
+}
+
+static void set_running(bool on)
+{
+	if (on == running)
+		return;
+	if (on && lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) < 0)
+		die("TWO GUESTS RUN");
+	running = on;
+	if (!on && lock_fd >= 0)
+		flock(lock_fd, LOCK_UN);
+	status = on ? "running" : "paused";
+	fprintf(stderr, "standin-qemu %d: %s at tick %llu\n", getpid(),
+		on ? "runs" : "stands", (unsigned long long)cpu.ticks);
+}
+
+/* ---- its QEMU ---- */
+
+static int save(void)
+{
+	const char *from = (char *)&cpu;
+	size_t left = sizeof(cpu);
+
+	/* Saving may write to guest memory. */
+	tick();
+	while (left) {
+		ssize_t n = write(passed_fd, from, left);
+
+		if (n < 0)
+			return -1;
+		from += n;
+		left -= n;
+	}
+	return 0;
+}
+
+static int load(void)
+{
+	char *to = (char *)&cpu;
+	size_t left = sizeof(cpu);
+
+	while (left) {
+		ssize_t n = read(passed_fd, to, left);
+
+		if (n <= 0)
+			return -1;
+		to += n;
+		left -= n;
+	}
+	if (cpu.magic != MAGIC)
+		return -1;
+	check_all();
+	status = "paused";
+	return 0;
+}
+
+/* Beside the monitor, as QEMU does. */
+static void *migrate(void *arg)
+{
+	const bool out = arg != NULL;
+	int ret;
+
+	pthread_mutex_lock(&big_lock);
+	ret = out ? save() : load();
+	close(passed_fd);
+	passed_fd = -1;
+	if (out && !ret)
+		status = "postmigrate";
+	migration = ret ? "failed" : "completed";
+	pthread_mutex_unlock(&big_lock);
+	return NULL;
+}
+
+static void start_migration(bool out)
+{
+	pthread_t thread;
+
+	migration = "active";
+	if (pthread_create(&thread, NULL, migrate, out ? &cpu : NULL))
+		die("pthread_create");
+	pthread_detach(thread);
+}
+
+static struct json_object *text(const char *key, const char *value)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, key, json_object_new_string(value));
+	return obj;
+}
+
+static struct json_object *memdevs(void)
+{
+	struct json_object *list = json_object_new_array();
+	struct json_object *dev = text("id", "ram");
+
+	json_object_object_add(dev, "share", json_object_new_boolean(true));
+	json_object_array_add(list, dev);
+	return list;
+}
+
+/* What the command returns; NULL when it fails. */
+static struct json_object *execute(const char *name)
+{
+	struct json_object *result;
+
+	if (!strcmp(name, "query-status")) {
+		result = text("status", status);
+		json_object_object_add(result, "running",
+				       json_object_new_boolean(running));
+		return result;
+	}
+	if (!strcmp(name, "query-memdev"))
+		return memdevs();
+	if (!strcmp(name, "qom-get"))
+		return json_object_new_string(ram_path);
+	if (!strcmp(name, "query-migrate"))
+		return text("status", migration);
+	if (!strcmp(name, "stop"))
+		set_running(false);
+	else if (!strcmp(name, "cont"))
+		set_running(true);
+	else if (!strcmp(name, "migrate"))
+		start_migration(true);
+	else if (!strcmp(name, "migrate-incoming"))
+		start_migration(false);
+	else if (strcmp(name, "qmp_capabilities") && strcmp(name, "getfd") &&
+		 strcmp(name, "migrate-set-capabilities") &&
+		 strcmp(name, "migrate_cancel") && strcmp(name, "quit"))
+		return NULL;
+	return json_object_new_object();
+}
+
+static void answer(int fd, struct json_object *command)
+{
+	struct json_object *reply = json_object_new_object(), *value;
+	struct json_object *result = NULL;
+	const char *name = "";
+	char *line;
+	int n;
+
+	if (json_object_object_get_ex(command, "execute", &value))
+		name = json_object_get_string(value);
+	if (fail_command && !strcmp(name, fail_command)) {
+		fprintf(stderr, "standin-qemu %d: at %s\n", getpid(), name);
+		if (!strcmp(fail_how, "die"))
+			_exit(1);
+		while (!strcmp(fail_how, "hang"))
+			pause();
+		if (!strcmp(fail_how, "slow"))
+			sleep(1);
+		/* It says that it does it. */
+		if (!strcmp(fail_how, "stall"))
+			result = json_object_new_object();
+	}
+	if (!fail_command || strcmp(name, fail_command) ||
+	    !strcmp(fail_how, "slow")) {
+		pthread_mutex_lock(&big_lock);
+		result = execute(name);
+		pthread_mutex_unlock(&big_lock);
+	}
+	if (result)
+		json_object_object_add(reply, "return", result);
+	else
+		json_object_object_add(reply, "error", text("desc", "it fails"));
+	if (json_object_object_get_ex(command, "id", &value))
+		json_object_object_add(reply, "id", json_object_get(value));
+	n = asprintf(&line, "%s\r\n", json_object_to_json_string(reply));
+	if (n > 0 && send(fd, line, n, MSG_NOSIGNAL) < 0)
+		n = 0;
+	free(line);
+	json_object_put(reply);
+	/* After the answer, as QEMU. */
+	if (!strcmp(name, "quit") && result)
+		_exit(0);
+}
+
+static ssize_t receive(int fd, char *buf, size_t size)
+{
+	char control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { .iov_base = buf, .iov_len = size };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg;
+	ssize_t n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+
+	cmsg = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS)
+		memcpy(&passed_fd, CMSG_DATA(cmsg), sizeof(int));
+	return n;
+}
+
+static void serve(int fd)
+{
+	static const char greeting[] =
+		"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
+	struct json_tokener *tok = json_tokener_new();
+	char buf[4096];
+	ssize_t n;
+
+	if (send(fd, greeting, strlen(greeting), MSG_NOSIGNAL) < 0)
+		n = 0;
+	while ((n = receive(fd, buf, sizeof(buf))) > 0) {
+		ssize_t pos = 0;
+
+		while (pos < n) {
+			struct json_object *obj =
+				json_tokener_parse_ex(tok, buf + pos, n - pos);
+
+			pos += json_tokener_get_parse_end(tok);
+			if (!obj)
+				break;
+			answer(fd, obj);
+			json_object_put(obj);
+		}
+	}
+	json_tokener_free(tok);
+	close(fd);
+}
+
+static void serve_socket(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	/* Who sees the name can connect. */
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s.new", path);
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    listen(fd, 5) < 0 || rename(addr.sun_path, path) < 0)
+		die("cannot listen");
+	for (;;)
+		serve(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+}
+
+static void map_ram(bool incoming)
+{
+	char path[4096 + 8], link[32];
+	struct stat st;
+	ssize_t n;
+	int fd;
+
+	ram_fd = open(ram_path, O_RDWR | O_CLOEXEC);
+	if (ram_fd < 0 || fstat(ram_fd, &st) < 0)
+		die("no memory");
+	npages = st.st_size / PAGE;
+	table_pages = (npages + WORDS - 1) / WORDS;
+	ram = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd,
+		   0);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", ram_fd);
+	n = readlink(link, path, 4096);
+	if (n < 0 || ram == MAP_FAILED)
+		die("cannot map memory");
+	strcpy(path + n, ".dirty");
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	dirty = mmap(NULL, (npages + 63) / 64 * 8, PROT_READ | PROT_WRITE,
+		     MAP_SHARED, fd, 0);
+	if (fd < 0 || dirty == MAP_FAILED)
+		die("cannot map the log");
+	if (incoming)
+		return;
+	cpu.magic = MAGIC;
+	cpu.seed = 88172645463325252;
+	/* A part of it has never been used. */
+	for (uint64_t page = table_pages; page < npages * 3 / 4; page++)
+		set_page(page, ++cpu.ticks, false);
+}
+
+int main(int argc, char **argv)
+{
+	const char *qmp = NULL;
+	bool incoming = false;
+	pthread_t thread;
+	int i, fd = -1;
+
+	signal(SIGPIPE, SIG_IGN);
+	for (i = 1; i + 1 < argc; i += 2) {
+		char *value = argv[i + 1];
+
+		if (!strcmp(argv[i], "--ram"))
+			ram_path = value;
+		else if (!strcmp(argv[i], "--qmp"))
+			qmp = value;
+		else if (!strcmp(argv[i], "--rate"))
+			rate = atoll(value);
+		else if (!strcmp(argv[i], "--hot"))
+			hot = atoll(value);
+		else if (!strcmp(argv[i], "--lock"))
+			lock_fd = open(value, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		else if (!strcmp(argv[i], "--fail")) {
+			fail_command = strtok(value, ":");
+			fail_how = strtok(NULL, ":");
+		} else if (!strcmp(argv[i], "-incoming"))
+			incoming = true;
+		else if (!strcmp(argv[i], "-chardev"))
+			fd = atoi(strstr(value, "fd=") + 3);
+		else if (strcmp(argv[i], "-mon"))
+			die("unknown argument");
+	}
+	map_ram(incoming);
+	if (incoming)
+		status = "inmigrate";
+	else
+		set_running(true);
+	if (pthread_create(&thread, NULL, run_guest, NULL))
+		die("pthread_create");
+	if (qmp)
+		serve_socket(qmp);
+	serve(fd);
+	/* Its monitor is gone, the guest is not. */
+	for (;;)
+		pause();
+}

@@ -1,0 +1,343 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# dirtytrack migrate and receive, on a stand-in for the module, with stand-ins for QEMU
+# whose guests check themselves: moved, and with everybody killed, or failing, at each
+# step. Guests that run at the same time, and memory that is not what it was, end in a
+# guest that dies of it.
+#
+# usage: test-migrate.sh [NAME...]
+set -eu
+
+cmd=$OUT/tests/dirtytrack-standin
+qemu=$OUT/tests/standin-qemu
+plugin=$OUT/nbdkit-dirtytrack-plugin.so
+top=$(mktemp -d /dev/shm/test-migrate.XXXXXX)
+trap 'rm -rf "$top"' EXIT
+
+# Each case has a directory, and is run in a process of its own.
+#
+# start SOURCE_OPTIONS -- RECEIVE_OPTIONS -- QEMU_OPTIONS: a guest, and a receiver.
+start()
+{
+	local source=() receive=() i
+
+	while [ "$1" != -- ]; do source+=("$1"); shift; done
+	shift
+	while [ "$1" != -- ]; do receive+=("$1"); shift; done
+	shift
+	mkdir src dst
+	DIRTYTRACK_STANDIN=$PWD/src "$cmd" run --slot ram=32M -- "$qemu" --ram '{ram}' \
+		--qmp qmp --lock lock "${source[@]}" 2>src.log &
+	src=$!
+	DIRTYTRACK_STANDIN=$PWD/dst "$cmd" receive --slot ram=32M --plugin "$plugin" \
+		--timeout 3 --listen "unix:$PWD/nbd" "${receive[@]}" -- \
+		"$qemu" --ram '{ram}' --lock lock -incoming defer "$@" 2>dst.log &
+	dst=$!
+	for ((i = 0; i < 200; i++)); do
+		grep -q "waiting for a guest" dst.log && [ -S qmp ] && return
+		sleep 0.05
+	done
+	return 1
+}
+
+# migrate OPTION...: in the background; to $uri.
+uri=
+migrate()
+{
+	DIRTYTRACK_STANDIN=$PWD/src env --default-signal=INT "$cmd" migrate --qmp qmp \
+		--timeout 4 "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
+	tool=$!
+}
+
+# ends STATUS: the command does, with it.
+ends()
+{
+	local got=0
+
+	wait "$tool" 2>/dev/null || got=$?
+	[ "$got" = "$1" ] || { echo "status $got, not $1"; return 1; }
+}
+
+alive()
+{
+	kill -0 "$1" 2>/dev/null && [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" != Z ]
+}
+
+# Children of the receiver, by their names.
+receiver_child()
+{
+	local pid
+
+	for pid in $(cat "/proc/$dst/task/$dst/children" 2>/dev/null); do
+		[ "$(cat "/proc/$pid/comm")" != "$1" ] || echo "$pid"
+	done
+}
+
+# How many guests have the lock, and what they last did.
+last_word()
+{
+	grep -E ": (runs|stands) at" "$1" | tail -1 | awk '{ print $3 }'
+}
+
+locked()
+{
+	! flock -n lock true
+}
+
+guest_is()
+{
+	local i
+
+	# What is being killed, or given up, takes its time.
+	for ((i = 0; i < 100; i++)); do
+		"guest_$1" && break
+		sleep 0.1
+	done
+	"guest_$1" || { echo "the guest is not $1"; return 1; }
+	sleep 0.2
+	"guest_$1" || { echo "the guest does not stay $1"; return 1; }
+	! grep -E "TWO GUESTS|not what it was" src.log dst.log
+}
+
+# Here, and nothing of it there: neither QEMU nor slot.
+guest_here()
+{
+	alive "$src" && [ "$(last_word src.log)" = runs ] && locked &&
+		! grep -q "runs at" dst.log && ! alive "$dst"
+}
+
+guest_there()
+{
+	[ "$(last_word dst.log)" = runs ] && locked && alive "$there" &&
+		{ ! alive "$src" || [ "$(last_word src.log)" = stands ]; }
+}
+
+guest_nowhere()
+{
+	! alive "$src" && ! locked && ! alive "$dst" && ! grep -q "runs at" dst.log
+}
+
+clean_up()
+{
+	local pid
+
+	for pid in "${src:-}" "${dst:-}" "${tool:-}" "${there:-}"; do
+		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
+	done
+	wait
+}
+
+# ---- cases: functions named case_*; some have arguments ----
+
+moved()
+{
+	there=$(receiver_child standin-qemu)
+	migrate "$@"
+	ends 0 && guest_is there && ! alive "$src" && grep -q '^downtime: ' out
+}
+
+case_unix()
+{
+	start -- -- && moved --verify && grep -q '^identical: 8192 pages' out
+}
+
+case_tcp_tls()
+{
+	local port=$((20000 + $$ % 10000))
+
+	printf 'user:%064d\n' 7 >psk
+	start -- --listen "127.0.0.1:$port" --tls-psk psk -- || return 1
+	uri=nbd://127.0.0.1:$port
+	migrate
+	ends 1 && [ "$(last_word src.log)" = runs ] || return 1
+	uri="nbds://user@127.0.0.1:$port/?tls-psk-file=$PWD/psk"
+	moved
+}
+
+# A guest that writes a little in many places, and one that writes faster than it is sent.
+case_busy()
+{
+	start --rate 200000 -- -- && moved --downtime 10 --max-rounds 5
+}
+
+case_strict()
+{
+	start --rate 400000 -- -- && migrate --downtime 0 --strict --max-rounds 3 || return 1
+	ends 3 && guest_is here
+}
+
+# Moved, and moved again.
+case_again()
+{
+	local i
+
+	for i in 1 2 3; do
+		start --rate 50000 -- -- && moved --connections "$i" || return 1
+		clean_up
+		rm -rf src dst ./*.log nbd qmp lock
+	done
+	start -- -- && moved
+}
+
+# Somebody had paused it, and has reasons.
+case_paused()
+{
+	start -- -- && there=$(receiver_child standin-qemu)
+	python3 - <<-'END' || return 1
+	import json, socket
+	s = socket.socket(socket.AF_UNIX)
+	s.connect("qmp")
+	f = s.makefile("rw")
+	f.readline()
+	for c in "qmp_capabilities", "stop":
+	    f.write(json.dumps({"execute": c}) + "\n")
+	    f.flush()
+	    f.readline()
+	END
+	migrate
+	ends 0 && ! alive "$src" && alive "$there" && ! locked &&
+		grep -q "paused as it was" dst.log && ! grep -q "runs at" dst.log
+}
+
+# QEMU here fails at a command.
+case_fail_here()
+{
+	start --fail "$1:$2" -- -- && migrate && ends 1 && guest_is here
+}
+
+case_fail_there()
+{
+	start -- -- --fail "$1:$2" && migrate && ends 1 && guest_is here
+}
+
+# It does not quit: it must not run either.
+case_no_quit()
+{
+	start --fail quit:error -- -- && there=$(receiver_child standin-qemu)
+	migrate
+	ends 0 && guest_is there && grep -q "do not let it run" err
+}
+
+case_interrupted()
+{
+	DIRTYTRACK_STANDIN_DELAY=300 start -- -- &&
+		DIRTYTRACK_STANDIN_DELAY=300 migrate || return 1
+	sleep 0.4
+	kill -INT "$tool"
+	ends 130 && guest_is here
+}
+
+case_no_receiver()
+{
+	start -- -- || return 1
+	nbdkit -f -U other memory 32M 2>/dev/null &
+	local other=$! i
+	for ((i = 0; i < 100; i++)); do [ ! -S other ] || break; sleep 0.05; done
+	uri="nbd+unix:///?socket=$PWD/other"
+	migrate
+	ends 1 && grep -q "it is no receiver" err && [ "$(last_word src.log)" = runs ]
+	local got=$?
+	kill "$other"
+	return $got
+}
+
+# A sender that vanished: the receiver does not wait for ever.
+case_sender_gone()
+{
+	start -- -- && DIRTYTRACK_STANDIN_DELAY=300 migrate || return 1
+	sleep 0.4
+	kill -KILL "$tool"
+	guest_is here
+}
+
+# killed VICTIM PHASE WHERE STATUS: in the phase; where the guest is in the end.
+case_killed()
+{
+	local victim=$1 phase=$2 where=$3 status=$4 log i
+
+	case $phase in
+	rounds)	start -- -- ;;
+	stop | migrate)
+		start --fail "$phase:slow" -- -- ;;
+	migrate-incoming | cont)
+		start -- -- --fail "$phase:slow" ;;
+	esac || return 1
+	there=$(receiver_child standin-qemu)
+	if [ "$phase" = rounds ]; then
+		# The first pages are there, the second harvest takes its time.
+		DIRTYTRACK_STANDIN_DELAY=3000 migrate
+		sleep 4
+	else
+		migrate
+		for ((i = 0; i < 200; i++)); do
+			! grep -q "at $phase" src.log dst.log || break
+			sleep 0.02
+		done
+		# Of its second.
+		sleep 0.2
+	fi
+	case $victim in
+	tool)	kill -KILL "$tool" ;;
+	receive) kill -KILL "$dst" ;;
+	nbdkit)	kill -KILL "$(receiver_child nbdkit)" ;;
+	src)	kill -KILL "$src" ;;
+	dst)	kill -KILL "$there" ;;
+	esac
+	ends "$status" && guest_is "$where"
+}
+
+cases=(
+	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
+	"fail_here stop error" "fail_here migrate error" "fail_here migrate stall"
+	"fail_there migrate-incoming error" "fail_there migrate-incoming die"
+	"fail_there migrate-incoming hang" "fail_there migrate-incoming stall" "fail_there cont error" "fail_there cont die"
+	"fail_there cont hang"
+	"killed tool rounds here 137" "killed tool stop here 137"
+	"killed tool migrate here 137" "killed tool migrate-incoming here 137"
+	"killed tool cont there 137"
+	"killed receive rounds here 1" "killed receive stop here 1"
+	"killed receive migrate here 1" "killed receive migrate-incoming here 1"
+	"killed receive cont there 5"
+	"killed nbdkit rounds there 0" "killed nbdkit stop there 0"
+	"killed nbdkit migrate there 0" "killed nbdkit migrate-incoming here 1"
+	"killed nbdkit cont there 0"
+	"killed src rounds nowhere 1" "killed src stop nowhere 1"
+	"killed src migrate nowhere 1" "killed src migrate-incoming there 0"
+	"killed src cont there 0"
+	"killed dst rounds here 1" "killed dst stop here 1" "killed dst migrate here 1"
+	"killed dst migrate-incoming here 1" "killed dst cont here 1"
+)
+[ $# = 0 ] || cases=("$@")
+
+# run NUMBER CASE: its result is a file.
+run()
+{
+	local dir=$top/$1
+
+	mkdir "$dir"
+	cd "$dir"
+	trap clean_up EXIT
+	# shellcheck disable=SC2086 # a name and arguments
+	if case_$2 >log 2>&1; then
+		echo "ok $1 $2"
+	else
+		echo "not ok $1 $2"
+		tail -n 8 log err src.log dst.log 2>/dev/null | sed 's/^/# /'
+	fi >../result.$1
+}
+
+echo "TAP version 13"
+echo "1..${#cases[@]}"
+# A few at once: they wait most of the time.
+for ((i = 0; i < ${#cases[@]}; i++)); do
+	(run $((i + 1)) "${cases[$i]}") 2>/dev/null &
+	while [ "$(jobs -rp | wc -l)" -ge 5 ]; do wait -n || :; done
+done
+wait
+for ((i = 1; i <= ${#cases[@]}; i++)); do
+	cat "$top/result.$i"
+done
+bad=$(grep -h '^not ok' "$top"/result.* | wc -l)
+echo "# Totals: pass:$((${#cases[@]} - bad)) fail:$bad xfail:0 xpass:0 skip:0 error:0"
+[ "$bad" = 0 ]
