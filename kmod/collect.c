@@ -2,11 +2,11 @@
 /*
  * Collect: from the slot's open bitmap to the bitmaps of all its logs.
  *
- * A group of 4096 pages at a time: consume the open bits, protect the pages in
- * every address space, gather what was written, OR it into every log, leave open
- * what must be looked at again.  All under the slot's lock, so a harvest of
- * another log waits for one group at most, and none misses what was consumed for
- * its log and not delivered yet.
+ * A group of 4096 pages at a time: consume the open bits, take the dirty bits and the
+ * write permission in every address space, gather what was written, OR it into every
+ * log, leave open what must be looked at again, or had better be.  All under the
+ * slot's lock, so a harvest of another log waits for one group at most, and none
+ * misses what was consumed for its log and not delivered yet.
  *
  * That a page was written is in one of four places:
  *
@@ -30,7 +30,7 @@
  * saves a walk, a notifier call and a TLB flush.  A secondary MMU drops all that it
  * has of the run, so where one follows, a gap must cost less to fault in again.
  */
-#define DT_RUN_GAP		512
+#define DT_RUN_GAP		48
 #define DT_RUN_GAP_NOTIFIED	8
 
 /* Groups with nothing in them that are looked at before others may have the lock. */
@@ -87,14 +87,14 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 			   struct dt_found *found)
 {
 	bool force = !settled && READ_ONCE(slot->has_notifier);
+	struct page **pages = dt_pages_word(slot, word);
 
 	found->dirty = slot->released[word] & open;
 	found->reopen = settled ? 0 : open;
 	slot->released[word] &= ~open;
-	for (; open; open &= open - 1) {
+	for (; pages && open; open &= open - 1) {
 		u64 bit = open & -open;
-		struct page *page = dt_page_find(slot, word * DT_WORD_BITS +
-						 __ffs64(open));
+		struct page *page = READ_ONCE(pages[__ffs64(open)]);
 
 		if (!page)
 			continue;
@@ -122,6 +122,33 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
 		dt_bitmap_or(&log->bitmap, word, dirty);
 }
 
+/*
+ * Cleans the pages [first, end) of a group; of words that were hot before (see
+ * group.c) that is all.
+ *
+ * Return: which words these are, as bits.
+ */
+static u64 dt_clean_pages(struct dt_slot *slot, u64 group, u32 first, u32 end)
+{
+	const struct dt_protect_ops *protect = dt_protect_of(slot);
+	pgoff_t base = group * DT_GROUP_BITS;
+	u64 stay = 0;
+	u32 word;
+
+	if (!protect->clean)
+		return 0;
+	protect->clean(slot->inode.i_mapping, base + first, end - first, base,
+		       (unsigned long *)slot->run_dirty);
+	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
+		u64 open = slot->run_open[word] & dt_word_mask(word, first, end);
+
+		if (dt_group_stays(slot, group * DT_WORD_BITS + word, open,
+				   slot->run_dirty[word] & open))
+			stay |= 1ULL << word;
+	}
+	return stay;
+}
+
 static bool dt_protect_pages(struct dt_slot *slot, pgoff_t base, u32 first, u32 end)
 {
 	bool settled;
@@ -132,6 +159,62 @@ static bool dt_protect_pages(struct dt_slot *slot, pgoff_t base, u32 first, u32 
 					   (unsigned long *)slot->run_dirty);
 	trace_dirtytrack_protect(slot->id, base + first, end - first, settled);
 	return settled;
+}
+
+/*
+ * Protects the pages [first, end) of a group, but for words that stay open.
+ *
+ * Return: words that did not settle, as bits.
+ */
+static u64 dt_protect_words(struct dt_slot *slot, pgoff_t base, u32 first, u32 end,
+			    u64 stay)
+{
+	u64 unsettled = 0;
+	u32 word, next;
+
+	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word = next) {
+		next = word + 1;
+		if (stay >> word & 1 || !slot->run_open[word])
+			continue;
+		while (next * DT_WORD_BITS < end && !(stay >> next & 1))
+			next++;
+		if (!dt_protect_pages(slot, base, max(first, word * DT_WORD_BITS),
+				      min(end, next * DT_WORD_BITS)))
+			unsettled |= GENMASK_ULL(next - 1, word);
+	}
+	return unsettled;
+}
+
+/*
+ * Did a secondary MMU come to follow a mapping, unseen by a fault or mmap()?  It does
+ * so before it takes its first page; so if none has by now, no page of the slot had
+ * PG_dirty set for it in vain.
+ */
+static void dt_look_at_mappings(struct dt_slot *slot)
+{
+	struct address_space *mapping = slot->inode.i_mapping;
+	struct rb_node *node;
+
+	smp_mb();	/* the look at PG_dirty before that at the notifiers */
+	i_mmap_lock_read(mapping);
+	for (node = rb_first_cached(&mapping->i_mmap); node; node = rb_next(node))
+		dt_note_mapping(slot, rb_entry(node, struct vm_area_struct, shared.rb));
+	i_mmap_unlock_read(mapping);
+}
+
+/* Has pages reported again that a guest may be writing to without a trace. */
+static void dt_force_words(struct dt_slot *slot, u64 group, u64 words)
+{
+	for (; words; words &= words - 1) {
+		u32 word = __ffs64(words);
+		struct page **pages = dt_pages_word(slot, group * DT_WORD_BITS + word);
+		u64 open;
+
+		for (open = slot->run_open[word]; pages && open; open &= open - 1) {
+			if (pages[__ffs64(open)])
+				SetPageDirty(pages[__ffs64(open)]);
+		}
+	}
 }
 
 /*
@@ -151,34 +234,43 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 {
 	pgoff_t base = group * DT_GROUP_BITS;
 	int copies = atomic_read(&slot->vma_copies);
+	u64 stay = dt_clean_pages(slot, group, first, end);
+	u64 unsettled = dt_protect_words(slot, base, first, end, stay);
 	struct dt_found found;
-	bool settled, copied;
+	bool copied;
 	u32 word;
 
-	settled = dt_protect_pages(slot, base, first, end);
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
 		u64 mask = dt_word_mask(word, first, end);
 		u64 open = slot->run_open[word] & mask;
-		bool word_settled = settled;
+		bool settled = !((stay | unsettled) >> word & 1);
 		u64 opened, dirty;
 
 		/* One page that is fought over does not leave a whole run open. */
-		if (!settled && open)
-			word_settled = dt_protect_pages(slot, base,
-							max(first, word * DT_WORD_BITS),
-							min(end, (word + 1) * DT_WORD_BITS));
+		if (unsettled >> word & 1 && open)
+			settled = dt_protect_pages(slot, base,
+						   max(first, word * DT_WORD_BITS),
+						   min(end, (word + 1) * DT_WORD_BITS));
 		copied = atomic_read(&slot->vma_copies) != copies;
 		opened = dt_bitmap_word(&slot->open, group * DT_WORD_BITS + word);
 		dirty = slot->run_dirty[word] & mask & (open | opened);
 
-		dt_gather_word(slot, group * DT_WORD_BITS + word, open, word_settled,
-			       &found);
+		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
 		if (copied)
 			found.reopen = open;
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
+		if (open)
+			dt_group_learn(slot, group * DT_WORD_BITS + word,
+				       dirty | found.dirty);
 		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word, found.reopen);
-		dt_rings_push_word(slot, group * DT_WORD_BITS + word, found.reopen);
+		if (dt_rings_push_word(slot, group * DT_WORD_BITS + word, found.reopen))
+			dt_rings_wake(slot);
 		slot->collected += hweight64(open);
+	}
+	if (stay) {
+		dt_look_at_mappings(slot);
+		if (READ_ONCE(slot->has_notifier))
+			dt_force_words(slot, group, stay);
 	}
 }
 
@@ -211,6 +303,8 @@ static int dt_collect_group(struct dt_slot *slot, u64 group, u64 first, u64 end,
 
 	if (!words)
 		return 0;
+	if (!select)
+		dt_group_collect(slot, group);
 	memset(slot->run_open, 0, sizeof(slot->run_open));
 	memset(slot->run_dirty, 0, sizeof(slot->run_dirty));
 	for (; words; words &= words - 1) {

@@ -22,6 +22,7 @@
 #include <uapi/linux/dirtytrack.h>
 
 #include "bitmap.h"
+#include "group.h"
 #include "limit.h"
 #include "ring.h"
 
@@ -79,10 +80,14 @@ struct dt_slot_stats {
  * @chunks: the page store
  * @resident: pages in it
  * @open: pages that may be writable somewhere (see vma.c)
+ * @history: for each word of @open what the last collect saw of it (see group.c);
+ *	written under @lock
+ * @collects: how many collects each group of words had, low bits; under @lock
  * @released: a bit for each page that was released since its last collect; set
  *	under the invalidate_lock exclusive, cleared under it shared and @lock
  * @has_notifier: an mm with a secondary MMU (KVM) mapped the slot or faulted on it;
  *	stays set
+ * @has_uffd_wp: a mapping that userfaultfd write-protects was seen; stays set
  * @vma_copies: how often a mapping was copied, by fork, split or move
  * @stats: counters of the fault path
  * @ring_lock: guards the rings
@@ -113,8 +118,11 @@ struct dt_slot {
 	struct dt_chunk *chunks;
 	struct percpu_counter resident;
 	struct dt_bitmap open;
+	struct dt_history *history;
+	u8 *collects;
 	u64 *released;
 	bool has_notifier;
+	bool has_uffd_wp;
 	atomic_t vma_copies;
 	struct dt_slot_stats __percpu *stats;
 	spinlock_t ring_lock;		/* the rings */
@@ -197,6 +205,7 @@ u64 dt_slot_max_size(void);
 int dt_pages_init(struct dt_slot *slot);
 void dt_pages_destroy(struct dt_slot *slot);
 struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff);
+struct page **dt_pages_word(struct dt_slot *slot, u64 word);
 struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff);
 u64 dt_pages_resident(struct dt_slot *slot, u64 word);
 pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident);
@@ -214,6 +223,7 @@ long dt_file_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
 
 /* vma.c */
 int dt_slot_mmap(struct file *file, struct vm_area_struct *vma);
+void dt_note_mapping(struct dt_slot *slot, struct vm_area_struct *vma);
 
 /* collect.c */
 void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page);

@@ -173,7 +173,7 @@ static int dt_deliver_extents(struct dt_harvest *h, u64 word, u64 bits, u64 resi
 
 /*
  * Takes the dirty pages of a group that are in the range into log->taken, then
- * looks which have memory.
+ * looks which have memory, where that is told.
  *
  * Return: the words that have some, as bits.
  */
@@ -201,6 +201,8 @@ static u64 dt_take_group(struct dt_harvest *h, u64 group)
 			found |= 1ULL << i;
 	}
 
+	if (!h->extents)
+		return found;
 	filemap_invalidate_lock_shared(slot->inode.i_mapping);
 	for (left = found; left; left &= left - 1) {
 		u32 i = __ffs64(left);

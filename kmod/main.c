@@ -396,6 +396,9 @@ static int __init dt_init(void)
 	err = dt_protect_init();
 	if (err)
 		return err;
+	err = dt_group_init();
+	if (err)
+		return err;
 	err = dt_slotfs_init();
 	if (err)
 		return err;

@@ -81,6 +81,22 @@ struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff)
 	return pages ? READ_ONCE(pages[pgoff % DT_CHUNK_PAGES]) : NULL;
 }
 
+/**
+ * dt_pages_word - look the pages of a bitmap word up
+ * @slot: the slot
+ * @word: index of the word
+ *
+ * Context: invalidate_lock held; entries appear under it held shared.
+ * Return: its DT_WORD_BITS entries of the page store, or NULL if none has memory.
+ */
+struct page **dt_pages_word(struct dt_slot *slot, u64 word)
+{
+	struct page **pages = READ_ONCE(dt_chunk_of(slot, word * DT_WORD_BITS)->pages);
+
+	BUILD_BUG_ON(DT_CHUNK_PAGES % DT_WORD_BITS);
+	return pages ? pages + word * DT_WORD_BITS % DT_CHUNK_PAGES : NULL;
+}
+
 static struct page **dt_chunk_get(struct dt_chunk *chunk)
 {
 	struct page **pages = READ_ONCE(chunk->pages), **new;
@@ -140,15 +156,12 @@ struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff)
  */
 u64 dt_pages_resident(struct dt_slot *slot, u64 word)
 {
-	pgoff_t pgoff = word * DT_WORD_BITS;
-	struct page **pages = READ_ONCE(dt_chunk_of(slot, pgoff)->pages);
+	struct page **pages = dt_pages_word(slot, word);
 	u64 bits = 0;
 	int i;
 
-	BUILD_BUG_ON(DT_CHUNK_PAGES % DT_WORD_BITS);
 	if (!pages)
 		return 0;
-	pages += pgoff % DT_CHUNK_PAGES;
 	for (i = 0; i < DT_WORD_BITS; i++)
 		bits |= (u64)!!READ_ONCE(pages[i]) << i;
 	return bits;

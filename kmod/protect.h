@@ -11,10 +11,14 @@
  * struct dt_protect_ops - a way to take write permission away
  * @name: value of the module parameter that selects it
  * @id: enum dirtytrack_strategy
- * @run: protect a run of pages of a mapping in every address space
+ * @clean: take the dirty bits of a run of pages of a mapping in every address space,
+ *	and leave them writable; NULL if this strategy cannot
+ * @run: protect a run, after @clean
  *
- * @run is called with the invalidate_lock held, for open bits that were consumed
- * before.  It returns true if the run is settled: each of its PTEs was, at one
+ * Both are called with the invalidate_lock held, for open bits that were consumed
+ * before.
+ *
+ * @run returns true if the run is settled: each of its PTEs was, at one
  * moment of the call, read-only and clean, or absent; so that since then only
  * dt_grant(), which sets the open bit again, can have made it writable, or it is the
  * copy of such a one by fork().  False: not so; the caller opens the run again.
@@ -26,6 +30,8 @@
 struct dt_protect_ops {
 	const char *name;
 	u32 id;
+	void (*clean)(struct address_space *mapping, pgoff_t first, pgoff_t npages,
+		      pgoff_t base, unsigned long *dirty);
 	bool (*run)(struct address_space *mapping, pgoff_t first, pgoff_t npages,
 		    pgoff_t base, unsigned long *dirty);
 };

@@ -9,17 +9,21 @@
  * table locks anew, so between them mprotect() can undo what the one did, or a
  * grant come in.
  *
- * A run is settled when a write-protect pass finds no writable PTE and, right
- * after it, a clean pass finds no dirty one.  Take any PTE.  It was read-only when
- * the first of these two looked at it, and clean when the second did.  If it had
- * been dirty at the first look, it would have been so at the second: only our
- * clean pass cleans PTEs, or a zap, which moves the bit to PG_dirty, where gather
- * looks.  So at the first look it was read-only and clean.
+ * A run is settled when a clean pass that follows a write-protect pass finds nothing
+ * dirty.  Take any PTE.  It was read-only when the write-protect pass had been there.
+ * Had it been dirty then, it would have been so at the clean pass: only our clean
+ * passes clean PTEs, or a zap, which moves the bit to PG_dirty, where gather looks.
+ * So it was read-only and clean.  Written pages are dirty: so another clean pass goes
+ * first and takes what there is, and this one sees only what was written between
+ * that and the write-protect pass.
  *
- * A PTE that was not there at the first look was copied since, by fork(), from one
- * that was writable, so dirty at its own first look; if the clean pass did not find
- * that one dirty, it was zapped.  The caller sees such copies, and opens the run
- * again.
+ * A PTE that was not there when the write-protect pass came by was copied or moved
+ * since, for both passes see the original before the copy: fork() inserts the
+ * child's VMA behind its parent's, before it copies, and mremap() takes the lock of
+ * the walk where the order is another.  A moved one is as the original was.  A copy
+ * can be writable if mprotect() has made the original so; then that was dirty,
+ * and the clean pass did not find it so only if it was zapped.  The caller sees such
+ * copies, and opens the run again.
  *
  * It would not do to stop when a write-protect pass that follows a clean pass finds
  * nothing: mprotect() to read-write before the clean pass, a write after it, and
@@ -31,21 +35,33 @@
 #include "compat/compat.h"
 #include "protect.h"
 
-/* A quiet run takes two; more do not help where writers fight over its pages. */
+/* A quiet run takes one; more do not help where writers fight over its pages. */
 #define DT_WP_ROUNDS 3
+
+static unsigned long dt_clean_record(struct address_space *mapping, pgoff_t first,
+				     pgoff_t npages, pgoff_t base,
+				     unsigned long *dirty)
+{
+	pgoff_t start = 0, end = 0;	/* bounds of what was recorded: unused */
+
+	return clean_record_shared_mapping_range(mapping, first, npages, base, dirty,
+						 &start, &end);
+}
+
+static void dt_wp_clean(struct address_space *mapping, pgoff_t first, pgoff_t npages,
+			pgoff_t base, unsigned long *dirty)
+{
+	dt_clean_record(mapping, first, npages, base, dirty);
+}
 
 static bool dt_wp_run(struct address_space *mapping, pgoff_t first, pgoff_t npages,
 		      pgoff_t base, unsigned long *dirty)
 {
-	pgoff_t start = 0, end = 0;	/* bounds of what was recorded: unused */
-	unsigned long writable, cleaned;
 	int i;
 
 	for (i = 0; i < DT_WP_ROUNDS; i++) {
-		writable = wp_shared_mapping_range(mapping, first, npages);
-		cleaned = clean_record_shared_mapping_range(mapping, first, npages,
-							    base, dirty, &start, &end);
-		if (!writable && !cleaned)
+		wp_shared_mapping_range(mapping, first, npages);
+		if (!dt_clean_record(mapping, first, npages, base, dirty))
 			return true;
 	}
 	return false;
@@ -54,5 +70,6 @@ static bool dt_wp_run(struct address_space *mapping, pgoff_t first, pgoff_t npag
 const struct dt_protect_ops dt_protect_wp = {
 	.name = "wp",
 	.id = DIRTYTRACK_STRATEGY_WP,
+	.clean = dt_wp_clean,
 	.run = dt_wp_run,
 };

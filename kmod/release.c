@@ -25,6 +25,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 	struct page *page;
 	u64 released = 0;
 	LIST_HEAD(pages);
+	bool wake = false;
 	pgoff_t pgoff;
 
 	filemap_invalidate_lock(mapping);
@@ -37,8 +38,7 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 		released++;
 		slot->released[pgoff / DT_WORD_BITS] |= 1ULL << (pgoff % DT_WORD_BITS);
 		dt_bitmap_set(&slot->open, pgoff);
-		dt_rings_push_word(slot, pgoff / DT_WORD_BITS,
-				   1ULL << (pgoff % DT_WORD_BITS));
+		wake |= dt_rings_push(slot, pgoff);
 	}
 	if (!list_empty(&pages)) {
 		unmap_mapping_pages(mapping, first, end - first, false);
@@ -46,6 +46,8 @@ static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 		trace_dirtytrack_release(slot->id, first, end - first, released);
 	}
 	filemap_invalidate_unlock(mapping);
+	if (wake)
+		dt_rings_wake(slot);
 
 	while (!list_empty(&pages)) {
 		page = list_first_entry(&pages, struct page, lru);

@@ -189,23 +189,22 @@ bool dt_rings_push(struct dt_slot *slot, u64 pgoff)
 }
 
 /**
- * dt_rings_push_word - put pages into every ring of a slot, and wake who waits
+ * dt_rings_push_word - put pages of a bitmap word into every ring of a slot
  * @slot: the slot
- * @word: index of a bitmap word
+ * @word: index of the word
  * @bits: its pages, whose open bits were set, with a full barrier after it
  *
- * Context: may be called under the slot's lock and the invalidate_lock.
+ * Context and return: as dt_rings_push().
  */
-void dt_rings_push_word(struct dt_slot *slot, u64 word, u64 bits)
+bool dt_rings_push_word(struct dt_slot *slot, u64 word, u64 bits)
 {
 	bool wake = false;
 
 	if (!READ_ONCE(slot->nrings))
-		return;
+		return false;
 	for (; bits; bits &= bits - 1)
 		wake |= dt_rings_push(slot, word * DT_WORD_BITS + __ffs64(bits));
-	if (wake)
-		dt_rings_wake(slot);
+	return wake;
 }
 
 /**

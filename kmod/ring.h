@@ -53,7 +53,7 @@ u32 dt_ring_max(void);
 void dt_rings_add(struct dt_slot *slot, struct dt_ring *ring);
 void dt_rings_del(struct dt_slot *slot, struct dt_ring *ring);
 bool dt_rings_push(struct dt_slot *slot, u64 pgoff);
-void dt_rings_push_word(struct dt_slot *slot, u64 word, u64 bits);
+bool dt_rings_push_word(struct dt_slot *slot, u64 word, u64 bits);
 void dt_rings_wake(struct dt_slot *slot);
 
 #endif

@@ -86,7 +86,7 @@ static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 				   DT_GFP_TABLE);
 	slot->stats = alloc_percpu_gfp(struct dt_slot_stats, GFP_KERNEL_ACCOUNT);
 	if (!words || !summary || !top || !slot->released || !slot->stats ||
-	    dt_pages_init(slot)) {
+	    dt_group_alloc(slot) || dt_pages_init(slot)) {
 		iput(&slot->inode);	/* which frees what there is */
 		return NULL;
 	}
@@ -112,6 +112,7 @@ void dt_slot_free(struct dt_slot *slot)
 	vfree(slot->open.words);
 	vfree(slot->open.summary);
 	kvfree(slot->open.top);
+	dt_group_free(slot);
 	vfree(slot->released);
 	free_percpu(slot->stats);
 }

@@ -80,22 +80,27 @@ TRACE_EVENT(dirtytrack_log_destroy,
 	TP_printk("slot=%u log=%u", __entry->slot, __entry->log)
 );
 
-/* A write fault made a page writable at an address of the current process. */
+/*
+ * A write fault made @npages pages writable, @page at an address of the current process
+ * and neighbours of it (see group.c).
+ */
 TRACE_EVENT(dirtytrack_grant,
-	TP_PROTO(u32 slot, u64 page, unsigned long address),
-	TP_ARGS(slot, page, address),
+	TP_PROTO(u32 slot, u64 page, unsigned long address, u64 npages),
+	TP_ARGS(slot, page, address, npages),
 	TP_STRUCT__entry(
 		__field(u32, slot)
 		__field(u64, page)
 		__field(unsigned long, address)
+		__field(u64, npages)
 	),
 	TP_fast_assign(
 		__entry->slot = slot;
 		__entry->page = page;
 		__entry->address = address;
+		__entry->npages = npages;
 	),
-	TP_printk("slot=%u page=%llu address=%#lx", __entry->slot, __entry->page,
-		  __entry->address)
+	TP_printk("slot=%u page=%llu address=%#lx npages=%llu", __entry->slot,
+		  __entry->page, __entry->address, __entry->npages)
 );
 
 /* A collect took write permission from a run; if it did not settle, it stays open. */

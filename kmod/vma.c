@@ -9,8 +9,8 @@
  *
  * PTEs are born read-only: vm_page_prot is, because the VMA has a page_mkwrite.
  * dt_grant() sets the open bit and makes the PTE writable, both under the page
- * table lock.  A collect consumes the bits first and protects then, which takes
- * the same locks:
+ * table lock; often those of a whole group of pages (group.c).  A collect consumes
+ * the bits first and protects then, which takes the same locks:
  *
  *	grant                              collect (collect.c)
  *	  lock(ptl)                          xchg(open word, 0)
@@ -43,46 +43,99 @@
 #include "dirtytrack.h"
 #include "trace.h"
 
+/**
+ * struct dt_grant - a grant at work
+ * @vma: the mapping
+ * @slot: the slot
+ * @pgoff: the faulting page
+ * @pfn: what is mapped where the fault was
+ * @mask: which pages of its word of the open bitmap may be granted
+ * @granted: which were
+ * @wake: a ring's consumer is to be woken
+ */
 struct dt_grant {
 	struct vm_area_struct *vma;
 	struct dt_slot *slot;
 	pgoff_t pgoff;
 	unsigned long pfn;
+	u64 mask;
+	u64 granted;
 	bool wake;
 };
 
-static int dt_grant_pte(pte_t *ptep, unsigned long addr, void *data)
+/* Is a page mapped read-only here, of whose write userfaultfd need not hear first? */
+static bool dt_may_grant(pte_t pte)
 {
-	struct dt_grant *g = data;
-	struct vm_area_struct *vma = g->vma;
-	pte_t pte = ptep_get(ptep);
+	return pte_present(pte) && !pte_write(pte) && !pte_uffd_wp(pte);
+}
 
-	/* Not what the fault saw, or no longer in need: let it fault again. */
-	if (!pte_present(pte) || pte_pfn(pte) != g->pfn || pte_write(pte))
-		return 0;
-	if (!(vma->vm_flags & VM_WRITE))
-		return 0;
-	/* Someone wants to hear of this write first. */
-	if (pte_uffd_wp(pte))
-		return 0;
-
-	dt_bitmap_set(&g->slot->open, g->pgoff);
-	g->wake = dt_rings_push(g->slot, g->pgoff);
-	/* From the old one, which may be dirty: a dirty bit is never dropped. */
-	pte = pte_mkdirty(pte_mkyoung(pte_mkwrite_novma(pte)));
-	set_pte_at(vma->vm_mm, addr, ptep, pte);
-	this_cpu_inc(g->slot->stats->grants);
-	trace_dirtytrack_grant(g->slot->id, g->pgoff, addr);
-	return 0;
+/* Does the soft-dirty bit of this PTE wait for a fault? */
+static bool dt_soft_dirty_armed(struct vm_area_struct *vma, pte_t pte)
+{
+	return IS_ENABLED(CONFIG_MEM_SOFT_DIRTY) &&
+	       !(vma->vm_flags & VM_SOFTDIRTY) && !pte_soft_dirty(pte);
 }
 
 /*
- * Grants write permission for one page that is mapped at the faulting address.
- * Does nothing if it is no longer so: the fault is taken again.
+ * Grants the faulting page, whose PTE this is, and its neighbours in the page table.
+ * All under the table's lock: look, open, write the PTEs.
+ */
+static int dt_grant_ptes(pte_t *ptep, unsigned long addr, void *data)
+{
+	struct dt_grant *g = data;
+	struct vm_area_struct *vma = g->vma;
+	u32 here = g->pgoff % DT_WORD_BITS;
+	pte_t pte = ptep_get(ptep);
+	u64 open = 1ULL << here;
+	u64 left;
+
+	/* Not what the fault saw, or no longer in need: let it fault again. */
+	if (!dt_may_grant(pte) || pte_pfn(pte) != g->pfn ||
+	    !(vma->vm_flags & VM_WRITE))
+		return 0;
+	ptep -= here;
+	for (left = g->mask & ~open; left; left &= left - 1) {
+		pte = ptep_get(ptep + __ffs64(left));
+		if (dt_may_grant(pte) && !dt_soft_dirty_armed(vma, pte))
+			open |= left & -left;
+	}
+
+	dt_bitmap_or(&g->slot->open, g->pgoff / DT_WORD_BITS, open);
+	g->wake = dt_rings_push_word(g->slot, g->pgoff / DT_WORD_BITS, open);
+	for (left = open; left; left &= left - 1) {
+		u32 i = __ffs64(left);
+
+		/* From the old one, which may be dirty: a dirty bit is never dropped. */
+		pte = pte_mkwrite_novma(ptep_get(ptep + i));
+		if (i == here)
+			pte = pte_mkdirty(pte_mkyoung(pte));
+		set_pte_at(vma->vm_mm, addr + ((long)i - here) * PAGE_SIZE, ptep + i, pte);
+	}
+	g->granted = open;
+	return 0;
+}
+
+/* The pages of the faulting one's word that its page table has in this mapping. */
+static u64 dt_table_mask(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long start = max(vmf->address & PMD_MASK, vma->vm_start);
+	unsigned long end = min((vmf->address & PMD_MASK) + PMD_SIZE, vma->vm_end);
+	unsigned long address = vmf->address & PAGE_MASK;
+
+	return dt_word_mask(vmf->pgoff / DT_WORD_BITS,
+			    vmf->pgoff - ((address - start) >> PAGE_SHIFT),
+			    vmf->pgoff + ((end - address) >> PAGE_SHIFT));
+}
+
+/*
+ * Grants write permission for the page that is mapped at the faulting address, and
+ * for those of @mask that are mapped beside it.  Does nothing if it is no longer so: the
+ * fault is taken again.
  *
  * Context: a fault handler: mmap_lock or the VMA's lock held.
  */
-static void dt_grant(struct vm_fault *vmf, struct page *page)
+static void dt_grant(struct vm_fault *vmf, struct page *page, u64 mask)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct dt_grant g = {
@@ -90,13 +143,18 @@ static void dt_grant(struct vm_fault *vmf, struct page *page)
 		.slot = dt_file_slot(vma->vm_file),
 		.pgoff = vmf->pgoff,
 		.pfn = page_to_pfn(page),
+		.mask = mask & dt_table_mask(vmf),
 	};
 
 	/*
 	 * -ENOMEM also means that the page table went away under us (6.12 and
 	 * later).  Either way there is nothing to undo: fault again.
 	 */
-	apply_to_page_range(vma->vm_mm, vmf->address, PAGE_SIZE, dt_grant_pte, &g);
+	apply_to_page_range(vma->vm_mm, vmf->address, PAGE_SIZE, dt_grant_ptes, &g);
+	if (!g.granted)
+		return;
+	this_cpu_add(g.slot->stats->grants, hweight64(g.granted));
+	trace_dirtytrack_grant(g.slot->id, g.pgoff, vmf->address, hweight64(g.granted));
 	if (g.wake)
 		dt_rings_wake(g.slot);
 }
@@ -129,11 +187,17 @@ static int dt_insert(struct vm_fault *vmf, struct page *page)
 	return err == -EBUSY ? 0 : err;
 }
 
-/* Remembers that a mapping of the slot is followed by a secondary MMU. */
-static void dt_note_notifier(struct dt_slot *slot, struct mm_struct *mm)
+/**
+ * dt_note_mapping - remember what kinds of mappings a slot has
+ * @slot: the slot
+ * @vma: a mapping of it
+ */
+void dt_note_mapping(struct dt_slot *slot, struct vm_area_struct *vma)
 {
-	if (mm_has_notifiers(mm) && !READ_ONCE(slot->has_notifier))
+	if (mm_has_notifiers(vma->vm_mm) && !READ_ONCE(slot->has_notifier))
 		WRITE_ONCE(slot->has_notifier, true);
+	if (vma->vm_flags & VM_UFFD_WP && !READ_ONCE(slot->has_uffd_wp))
+		WRITE_ONCE(slot->has_uffd_wp, true);
 }
 
 static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
@@ -142,10 +206,11 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	struct address_space *mapping = slot->inode.i_mapping;
 	vm_fault_t ret = VM_FAULT_NOPAGE;
 	struct page *page;
+	bool fresh;
 	int err;
 
 	this_cpu_inc(slot->stats->faults);
-	dt_note_notifier(slot, vmf->vma->vm_mm);
+	dt_note_mapping(slot, vmf->vma);
 	if (vmf->pgoff >= slot->npages)
 		return VM_FAULT_SIGBUS;
 	if (vmf->flags & FAULT_FLAG_WRITE) {
@@ -157,7 +222,10 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 
 	/* Keeps the page in the slot until its PTE can be found and zapped. */
 	filemap_invalidate_lock_shared(mapping);
-	page = dt_page_get(slot, vmf->pgoff);
+	page = dt_page_find(slot, vmf->pgoff);
+	fresh = !page;
+	if (fresh)
+		page = dt_page_get(slot, vmf->pgoff);
 	if (!page) {
 		ret = VM_FAULT_OOM;
 		goto unlock;
@@ -169,8 +237,9 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	err = dt_insert(vmf, page);
 	if (err)
 		ret = vmf_error(err);
-	else if (vmf->flags & FAULT_FLAG_WRITE)
-		dt_grant(vmf, page);	/* not in a second fault */
+	else if (vmf->flags & FAULT_FLAG_WRITE)	/* not in a second fault */
+		dt_grant(vmf, page, fresh ? 1ULL << (vmf->pgoff % DT_WORD_BITS) :
+						dt_group_mask(slot, vmf->pgoff));
 unlock:
 	filemap_invalidate_unlock_shared(mapping);
 	return ret;
@@ -185,9 +254,9 @@ static vm_fault_t dt_vma_page_mkwrite(struct vm_fault *vmf)
 	struct dt_slot *slot = dt_file_slot(vmf->vma->vm_file);
 
 	this_cpu_inc(slot->stats->faults);
-	dt_note_notifier(slot, vmf->vma->vm_mm);
+	dt_note_mapping(slot, vmf->vma);
 	if (dt_limit_pass(slot, vmf->pgoff))
-		dt_grant(vmf, vmf->page);
+		dt_grant(vmf, vmf->page, dt_group_mask(slot, vmf->pgoff));
 	else			/* to .fault, which can wait: see limit.c */
 		unmap_mapping_pages(slot->inode.i_mapping, vmf->pgoff, 1, false);
 	return VM_FAULT_NOPAGE;
@@ -232,6 +301,6 @@ int dt_slot_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EACCES;
 	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_NOHUGEPAGE);
 	vma->vm_ops = &dt_vm_ops;
-	dt_note_notifier(dt_file_slot(file), vma->vm_mm);
+	dt_note_mapping(dt_file_slot(file), vma);
 	return 0;
 }

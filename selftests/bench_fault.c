@@ -306,6 +306,7 @@ static void measure(const struct method *m, struct times *t)
 		t->fault[p] = write_pages(&r, p);
 		t->harvest[p] = harvest(m, &r, pages_in(p));
 	}
+	harvest(m, &r, 0);	/* protects what it had left open */
 	t->quiet = harvest(m, &r, 0);
 
 	munmap(r.mem, npages * PAGE_BYTES);
