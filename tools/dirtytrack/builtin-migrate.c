@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <linux/dirtytrack.h>
+
 #include "builtin.h"
 #include "copy-report.h"
 #include "interrupt.h"
@@ -12,9 +14,15 @@
 #include "msg.h"
 #include "table.h"
 #include "target.h"
+#include "units.h"
 
 enum {
-	OPT_TIMEOUT = 256,
+	OPT_ANSWER = 256,
+	OPT_TIMEOUT,
+	OPT_ON_TIMEOUT,
+	OPT_MAX_BANDWIDTH,
+	OPT_THROTTLE,
+	OPT_DRY_RUN,
 	OPT_MAX_ROUNDS,
 	OPT_STRICT,
 	OPT_VERIFY,
@@ -24,9 +32,14 @@ enum {
 
 static const struct option_desc options[] = {
 	{ 'q', "qmp", "SOCKET", "QEMU's QMP socket" },
-	{ OPT_TIMEOUT, "timeout", "SECONDS", "for an answer, 30 unless given" },
+	{ OPT_ANSWER, "answer", "SECONDS", "wait that long for one, 30 unless given" },
 	{ 'd', "downtime", "MS", "downtime wanted at most, 300 unless given" },
 	{ OPT_MAX_ROUNDS, "max-rounds", "N", "rounds before it, 30 unless given" },
+	{ OPT_THROTTLE, "throttle", "HOW", "auto, off, or PAGES a second; off unless given" },
+	{ OPT_MAX_BANDWIDTH, "max-bandwidth", "RATE", "bytes of data a second" },
+	{ OPT_TIMEOUT, "timeout", "SECONDS", "for the rounds" },
+	{ OPT_ON_TIMEOUT, "on-timeout", "WHAT", "cancel or pause; cancel unless given" },
+	{ OPT_DRY_RUN, "dry-run", NULL, "measure and predict, move nothing" },
 	{ OPT_STRICT, "strict", NULL, "fail rather than take longer" },
 	{ OPT_VERIFY, "verify", NULL, "compare memory here and there in the pause" },
 	{ 'c', "connections", "N", "for each slot, 4 unless given" },
@@ -43,6 +56,41 @@ struct migrate_job {
 	struct table_options table;
 };
 
+static int set_on_timeout(struct migrate *m, const char *arg)
+{
+	m->copy.pause_on_timeout = !strcmp(arg, "pause");
+	if (m->copy.pause_on_timeout || !strcmp(arg, "cancel"))
+		return 0;
+	msg_error("--on-timeout: '%s' is neither cancel nor pause", arg);
+	return -1;
+}
+
+static int set_throttle(struct migrate *m, const char *arg)
+{
+	m->copy.throttle = THROTTLE_FIXED;
+	if (!strcmp(arg, "auto"))
+		m->copy.throttle = THROTTLE_AUTO;
+	else if (!strcmp(arg, "off"))
+		m->copy.throttle = THROTTLE_OFF;
+	else if (parse_number(arg, DIRTYTRACK_LIMIT_MAX,
+			      &m->copy.throttle_rate) ||
+		 !m->copy.throttle_rate) {
+		msg_error("--throttle: '%s' is neither auto, off, nor a number of pages a second",
+			  arg);
+		return -1;
+	}
+	return 0;
+}
+
+static int set_bandwidth(struct migrate *m, const char *arg)
+{
+	if (!parse_size(arg, &m->bandwidth) && m->bandwidth)
+		return 0;
+	msg_error("--max-bandwidth: '%s' is not a number of bytes, as in 100M",
+		  arg);
+	return -1;
+}
+
 static int set_option(struct migrate_job *job, int val, const char *arg)
 {
 	struct migrate *m = &job->migrate;
@@ -51,8 +99,19 @@ static int set_option(struct migrate_job *job, int val, const char *arg)
 	case 'q':
 		job->qmp = arg;
 		return 0;
+	case OPT_ANSWER:
+		return option_seconds("--answer", arg, &m->answer);
 	case OPT_TIMEOUT:
-		return option_seconds("--timeout", arg, &m->timeout);
+		return option_seconds("--timeout", arg, &m->copy.timeout);
+	case OPT_ON_TIMEOUT:
+		return set_on_timeout(m, arg);
+	case OPT_THROTTLE:
+		return set_throttle(m, arg);
+	case OPT_MAX_BANDWIDTH:
+		return set_bandwidth(m, arg);
+	case OPT_DRY_RUN:
+		m->copy.dry_run = true;
+		return 0;
 	case 'd':
 		return option_ms("--downtime", arg, &m->copy.downtime);
 	case OPT_MAX_ROUNDS:
@@ -104,7 +163,12 @@ static int set_operands(struct migrate_job *job, char **argv)
 		return -1;
 	}
 	m->uri = argv[0];
-	if (target_kind(m->uri) != TARGET_NBD) {
+	if (target_kind(m->uri) == TARGET_NULL && !m->copy.dry_run) {
+		msg_error("migrate: null: is a target of --dry-run only");
+		return -1;
+	}
+	if (target_kind(m->uri) != TARGET_NBD &&
+	    target_kind(m->uri) != TARGET_NULL) {
 		msg_error("migrate: '%s' is not an NBD URI (dirtytrack copy has other targets)",
 			  m->uri);
 		return -1;
@@ -150,6 +214,8 @@ static int run(struct migrate_job *job, struct copy_report *report)
 		report_done(report, m->uri);
 		if (report->error)
 			status = EXIT_FAILED;
+		else if (m->copy.dry_run && m->copy.end != COPY_FITS)
+			status = EXIT_DOWNTIME;
 	}
 	/* Who is told where the guest is not must not take it for an ordinary end. */
 	if (status == EXIT_DOUBT)
@@ -162,7 +228,7 @@ static int migrate(const struct builtin *cmd, int argc, char **argv)
 {
 	struct migrate_job job = {
 		.migrate = {
-			.timeout = 30,
+			.answer = 30,
 			.reconnect = 10,
 			.connections = 4,
 			.copy = { .downtime = 0.3, .max_rounds = 30 },

@@ -25,6 +25,7 @@ enum {
 	COL_REST,
 	COL_PAUSED,
 	COL_RESENT,
+	COL_THROTTLE,
 };
 
 const struct column copy_columns[NR_COPY_COLUMNS] = {
@@ -46,6 +47,8 @@ const struct column copy_columns[NR_COPY_COLUMNS] = {
 			 "whether the guest was paused" },
 	[COL_RESENT] = { "RESENT", COLUMN_NUMBER, 8, COLUMN_HIDDEN,
 			 "pages sent again after a connection was lost" },
+	[COL_THROTTLE] = { "THROTTLE", COLUMN_NUMBER, 8, COLUMN_HIDDEN,
+			   "pages a second that the guest might make dirty" },
 };
 
 static double speed(const struct copy_round *r)
@@ -67,6 +70,8 @@ static void round_cells(const struct copy_round *r,
 	cells[COL_REST] = cell_real(r->rest_seconds);
 	cells[COL_PAUSED] = cell_number(r->paused);
 	cells[COL_RESENT] = cell_number(r->resent);
+	if (r->throttle)
+		cells[COL_THROTTLE] = cell_number(r->throttle);
 }
 
 static struct json_object *event_new(const char *name)
@@ -118,8 +123,10 @@ static void print_progress(struct copy_report *r)
 	fprintf(stderr, "\r\033[Kround %u: %" PRIu64 " pages left, %s/s, %.0f s",
 		round->round, left, rate, pace > 0 ? left / pace : 0);
 	if (round->dirty_rate > 0)
-		fprintf(stderr, "; %.0f pages/s become dirty",
-			round->dirty_rate);
+		fprintf(stderr, "; %.0f pages/s become dirty, %.0f ms would be left",
+			round->dirty_rate, round->rest_seconds * 1000);
+	if (round->throttle)
+		fprintf(stderr, "; throttled to %" PRIu64, round->throttle);
 	fflush(stderr);
 	r->on_line = true;
 }
@@ -153,7 +160,7 @@ static void progress(struct copy_report *r)
 static void round_end(struct copy_report *r)
 {
 	const struct copy_round *round = &r->copy->round;
-	struct cell cells[NR_COPY_COLUMNS];
+	struct cell cells[NR_COPY_COLUMNS] = { 0 };
 	struct json_object *obj, *row;
 
 	round_cells(round, cells);
@@ -179,6 +186,8 @@ static const char *end_name(enum copy_end end)
 		return "no-progress";
 	case COPY_MAX_ROUNDS:
 		return "max-rounds";
+	case COPY_TIMEOUT:
+		return "timeout";
 	}
 	return "unknown";
 }
@@ -188,9 +197,12 @@ static void say_end(const struct copy *c)
 {
 	const char *why = c->end == COPY_MAX_ROUNDS ?
 			  "there were as many rounds as allowed" :
+			  c->end == COPY_TIMEOUT ?
+			  "it took as long as allowed" :
 			  "the guest writes as fast as it is copied";
 
-	if (c->end == COPY_FITS || c->strict)
+	if (c->end == COPY_FITS || c->strict || c->dry_run ||
+	    (c->end == COPY_TIMEOUT && !c->pause_on_timeout))
 		return;
 	if (c->pause)
 		msg_note("%s: the pause will be about %.0f ms, not the %.0f asked for",
@@ -341,7 +353,11 @@ static void print_summary(struct copy_report *r, const char *target)
 		r->error = -EIO;
 	if (c->verify)
 		printf("identical: %" PRIu64 " pages\n", c->verified);
-	if (c->handover)
+	if (c->dry_run)
+		printf("%s: memory would take about %.0f ms of downtime, after %.1f s\n",
+		       c->end == COPY_FITS ? "converges" : "does not converge",
+		       c->round.rest_seconds * 1000, c->total_seconds);
+	else if (c->handover)
 		printf("downtime: %.0f ms, of %.0f expected for memory\n",
 		       c->seconds_paused * 1000, c->expected_downtime * 1000);
 	else if (c->was_paused)

@@ -13,7 +13,7 @@
 #include "engine.h"
 #include "table.h"
 
-#define NR_COPY_COLUMNS 11
+#define NR_COPY_COLUMNS 12
 
 extern const struct column copy_columns[NR_COPY_COLUMNS];
 

@@ -28,6 +28,9 @@
 /* So many in a row that do not end the rounds. */
 #define IDLE_ROUNDS 3
 
+/* Least that an automatic throttle comes to, pages a second: a guest still lives. */
+#define LEAST_RATE 256
+
 struct buffers {
 	char chunk[CHUNK_BYTES];
 	char other[CHUNK_BYTES];
@@ -99,6 +102,11 @@ void copy_progress(void *arg)
 	tell(c, COPY_PROGRESS);
 }
 
+static bool is_late(const struct copy *c)
+{
+	return c->timeout > 0 && now() - c->start > c->timeout;
+}
+
 /* Take what is dirty, each page at most once, and send it off. */
 static int push_dirty(struct copy *c, struct copy_move *m, struct buffers *buf)
 {
@@ -109,6 +117,9 @@ static int push_dirty(struct copy *c, struct copy_move *m, struct buffers *buf)
 		ret = cancelled(c);
 		if (ret)
 			return ret;
+		/* What is not taken stays in the log. */
+		if (!c->was_paused && is_late(c))
+			return 0;
 		nr = m->src->ops->take(m->src, &next, buf->extents, NR_EXTENTS);
 		if (again(c, nr))
 			continue;
@@ -206,13 +217,56 @@ static double estimate(const struct copy *c, uint64_t pages)
 	return pages * (last > all ? last : all);
 }
 
+static int set_throttle(struct copy *c, uint64_t rate)
+{
+	unsigned int i;
+
+	if (c->round.throttle == rate)
+		return 0;
+	c->round.throttle = rate;
+	for (i = 0; i < c->nr_moves; i++) {
+		struct source *src = c->moves[i].src;
+		/* Each its part, and none of them none. */
+		uint64_t part = rate && rate < c->nr_moves ? 1 :
+				rate / c->nr_moves;
+		int ret = src->ops->limit ? src->ops->limit(src, part) :
+					    -EOPNOTSUPP;
+
+		if (ret == -EOPNOTSUPP)
+			msg_error("--throttle: it is not to be had here");
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/*
+ * A round brought no progress: half of what the guest did, or was allowed to do.  Is
+ * there anything left to be taken from it?
+ */
+static bool throttle_more(struct copy *c, int *ret)
+{
+	uint64_t rate = c->round.throttle;
+
+	if (c->throttle != THROTTLE_AUTO || rate == LEAST_RATE)
+		return false;
+	if (!rate || rate > c->round.dirty_rate)
+		rate = c->round.dirty_rate;
+	rate /= 2;
+	*ret = set_throttle(c, rate > LEAST_RATE ? rate : LEAST_RATE);
+	return true;
+}
+
 static int copy_rounds(struct copy *c, struct buffers *buf)
 {
 	uint64_t least = UINT64_MAX;
 	unsigned int idle = 0;
 	int ret;
 
+	c->start = now();
 	ret = clear_targets(c);
+	if (!ret && c->throttle == THROTTLE_FIXED)
+		ret = set_throttle(c, c->throttle_rate);
 	if (!ret)
 		ret = count_left(c);
 	if (ret)
@@ -232,8 +286,16 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 			c->end = COPY_FITS;
 			return 0;
 		}
+		if (is_late(c)) {
+			c->end = COPY_TIMEOUT;
+			return 0;
+		}
 		if (c->round.left < least * PROGRESS) {
 			least = c->round.left;
+			idle = 0;
+		} else if (throttle_more(c, &ret)) {
+			if (ret)
+				return ret;
 			idle = 0;
 		} else if (++idle == IDLE_ROUNDS) {
 			c->end = COPY_NO_PROGRESS;
@@ -371,8 +433,11 @@ static int last_round(struct copy *c, struct buffers *buf)
 /* With the guest standing still. */
 static int finish(struct copy *c, struct buffers *buf)
 {
-	int ret = c->handover ? c->handover->save(c) : 0;
+	/* It stands still, and what is done for it now must not wait. */
+	int ret = set_throttle(c, 0);
 
+	if (!ret && c->handover)
+		ret = c->handover->save(c);
 	if (!ret)
 		ret = last_round(c, buf);
 	if (!ret && c->handover)
@@ -411,6 +476,11 @@ static int paused_part(struct copy *c, struct buffers *buf)
 
 static int check_downtime(struct copy *c)
 {
+	if (c->end == COPY_TIMEOUT && !c->pause_on_timeout) {
+		msg_error("after %g s, the guest would still have to be paused for about %.0f ms",
+			  c->timeout, c->round.rest_seconds * 1000);
+		return -ETIME;
+	}
 	if (c->end == COPY_FITS || !c->strict)
 		return 0;
 	msg_error("the guest would have to be paused for about %.0f ms, %.0f are allowed",
@@ -433,7 +503,7 @@ int copy_run(struct copy *c)
 		tell(c, COPY_ROUNDS_END);
 		ret = check_downtime(c);
 	}
-	if (!ret)
+	if (!ret && !c->dry_run)
 		ret = c->pause ? paused_part(c, buf) : last_round(c, buf);
 	free(buf);
 	return ret;

@@ -27,6 +27,14 @@ enum copy_end {
 	COPY_FITS,		/* the rest fits the downtime */
 	COPY_NO_PROGRESS,	/* rounds did not bring it down */
 	COPY_MAX_ROUNDS,
+	COPY_TIMEOUT,		/* they took as long as allowed */
+};
+
+/* How the guest is kept from writing faster than it is copied. */
+enum copy_throttle {
+	THROTTLE_OFF,
+	THROTTLE_FIXED,		/* to copy.throttle_rate, from the start */
+	THROTTLE_AUTO,		/* more and more, while rounds bring no progress */
 };
 
 /**
@@ -42,6 +50,7 @@ enum copy_end {
  * @left: pages dirty after it
  * @dirty_rate: pages that became dirty in a second of it
  * @rest_seconds: how long copying @left is expected to take
+ * @throttle: pages a second that the guest was allowed to make dirty; 0: as it likes
  */
 struct copy_round {
 	unsigned int round;
@@ -55,6 +64,7 @@ struct copy_round {
 	uint64_t left;
 	double dirty_rate;
 	double rest_seconds;
+	uint64_t throttle;
 };
 
 struct copy;
@@ -101,6 +111,11 @@ struct copy {
 	void *handover_arg;
 	double downtime;	/* seconds allowed */
 	unsigned int max_rounds;
+	double timeout;		/* seconds allowed for the rounds; 0: any */
+	bool pause_on_timeout;	/* then pause for as long as it takes; else fail */
+	enum copy_throttle throttle;
+	uint64_t throttle_rate;
+	bool dry_run;		/* no pause, no last round */
 	bool strict;		/* fail rather than pause for longer */
 	bool verify;
 	const volatile sig_atomic_t *cancel;
@@ -108,6 +123,7 @@ struct copy {
 	void *event_arg;
 
 	/* Results. */
+	double start;
 	bool in_round;
 	struct pipeline_stats before;	/* of the round */
 	uint64_t reconnects;
@@ -131,7 +147,8 @@ void copy_progress(void *arg);
 
 /*
  * 0 when the target is complete, though not committed.  Otherwise a message and
- * -errno: -EINTR without one; -ETIME with @strict; -EBADMSG when target and memory
+ * -errno: -EINTR without one; -ETIME with @strict
+ * or @timeout; -EBADMSG when target and memory
  * differ; -EHOSTDOWN when the target is complete and the guest could not be
  * resumed; -EHOSTUNREACH when it is not known whether it was handed over.  In all other
  * cases, the guest was handed over (0), or resumed if that was possible.

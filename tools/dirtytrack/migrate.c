@@ -84,11 +84,13 @@ static int open_move(struct migrate *m, unsigned int i)
 	const struct pipeline_options opts = {
 		.threads = true,
 		.reconnect = m->reconnect,
+		.limiter = m->bandwidth ? &m->limiter : NULL,
 		.cancel = &interrupted,
 		.progress = copy_progress,
 		.progress_arg = &m->copy,
 	};
 	struct copy_move *move = &m->moves[i];
+	uint64_t npages = move->src->npages;
 	const char *name = m->exports[i] ? m->exports[i] : m->sources[i].name;
 	char *uri;
 
@@ -97,11 +99,15 @@ static int open_move(struct migrate *m, unsigned int i)
 			  m->names[i]);
 		return -EINVAL;
 	}
-	uri = nbd_uri_export(m->uri, name);
-	if (!uri)
-		return -ENOMEM;
-	move->dst = target_nbd(uri, move->src->npages, m->connections);
-	free(uri);
+	if (m->handover) {
+		uri = nbd_uri_export(m->uri, name);
+		if (!uri)
+			return -ENOMEM;
+		move->dst = target_nbd(uri, npages, m->connections);
+		free(uri);
+	} else {
+		move->dst = target_null(npages, m->connections);
+	}
 	if (!move->dst)
 		return -EIO;
 	return pipeline_open(&move->pipe, move->src, move->dst, &opts);
@@ -118,7 +124,7 @@ static int save(struct copy *copy)
 {
 	struct migrate *m = to_migrate(copy);
 	struct qmp *qmp = pause_qmp(copy->pause);
-	int ret = vm_save(qmp, m->state, &m->state_size, m->timeout);
+	int ret = vm_save(qmp, m->state, &m->state_size, m->answer);
 
 	/* Or it would still be at it when it is to go on. */
 	if (ret)
@@ -129,7 +135,7 @@ static int save(struct copy *copy)
 /* The guest has been asked to run there, and what became of it is not known. */
 static int settle(struct migrate *m)
 {
-	switch (handover_settle(m->handover, m->timeout)) {
+	switch (handover_settle(m->handover, m->answer)) {
 	case OWNER_THERE:
 		return 0;
 	case OWNER_HERE:
@@ -222,12 +228,16 @@ int migrate_open(struct migrate *m, const char *qmp)
 	m->copy.handover = &handover;
 	m->copy.handover_arg = m;
 	m->copy.cancel = &interrupted;
-	m->copy.pause = pause_by_qmp(qmp, m->timeout);
+	m->limiter = (struct limiter)LIMITER_INIT(m->bandwidth);
+	m->copy.pause = pause_by_qmp(qmp, m->answer);
 	if (!m->copy.pause)
 		return -EIO;
-	ret = handover_open(&m->handover, m->uri, m->timeout);
-	if (ret)
-		return ret;
+	/* To nothing goes only what does not go at all. */
+	if (target_kind(m->uri) != TARGET_NULL) {
+		ret = handover_open(&m->handover, m->uri, m->answer);
+		if (ret)
+			return ret;
+	}
 	/* It has what it needs to ask the receiver, and no slot. */
 	m->copy.pause->settle = guard_settle;
 	m->copy.pause->settle_arg = m;
@@ -251,13 +261,15 @@ int migrate_run(struct migrate *m)
 	int ret = copy_run(&m->copy);
 	sig_atomic_t signal = interrupted;
 
-	if (!ret)
+	if (!m->handover)
+		return ret;
+	if (!ret && !m->copy.dry_run)
 		quit_here(pause_qmp(m->copy.pause));
 	if (ret == -EHOSTUNREACH)
 		return ret;
 	/* A receiver that is told need not wait for us to come back. */
 	interrupted = 0;
-	if (ret)
+	if (ret || m->copy.dry_run)
 		handover_settle(m->handover, 0);
 	handover_done(m->handover);
 	interrupted = ret ? signal : 0;

@@ -4,6 +4,7 @@
 #define MIGRATE_H
 
 #include "engine.h"
+#include "limiter.h"
 #include "source.h"
 
 struct handover;
@@ -16,7 +17,8 @@ struct handover;
  * @exports: their names at the receiver; NULL when they are the slots'
  * @nr_refs: how many; 0 for all that QEMU has
  * @uri: the receiver
- * @timeout: seconds for an answer
+ * @answer: seconds for an answer
+ * @bandwidth: bytes a second; 0 for any
  * @reconnect: as of the pipelines
  * @connections: to each export
  * @copy: limits and reporting are set by the caller
@@ -28,12 +30,14 @@ struct migrate {
 	const char *exports[MAX_MOVES];
 	unsigned int nr_refs;
 	const char *uri;
-	double timeout;
+	double answer;
+	uint64_t bandwidth;
 	double reconnect;
 	unsigned int connections;
 	struct copy copy;
 
-	struct handover *handover;
+	struct limiter limiter;
+	struct handover *handover;	/* NULL in a dry run to nothing */
 	struct source_slot sources[MAX_MOVES];
 	struct copy_move moves[MAX_MOVES];
 	char *names[MAX_MOVES];		/* owned */
@@ -47,7 +51,7 @@ struct migrate {
  */
 int migrate_open(struct migrate *m, const char *qmp);
 /*
- * 0: the guest is there, and its QEMU here has ended.  Otherwise as copy_run(), and the
+ * 0: the guest is there, and its QEMU here has ended; in a dry run, the rounds have.  Otherwise as copy_run(), and the
  * receiver was told.
  */
 int migrate_run(struct migrate *m);

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "../lib/dirtytrack.h"
+#include "limiter.h"
 #include "msg.h"
 #include "pipeline.h"
 #include "source.h"
@@ -353,11 +354,36 @@ static int zero_pages(struct lane *lane, uint64_t first, uint64_t npages)
 	return 0;
 }
 
+/* Until that much data may be sent, looking after what is under way. */
+static int wait_turn(struct lane *lane, uint64_t npages)
+{
+	struct pipeline *p = lane->pipe;
+	double turn, left;
+
+	if (!p->opts.limiter)
+		return 0;
+	turn = limiter_reserve(p->opts.limiter, npages * DTRACK_PAGE_SIZE);
+	while ((left = turn - now()) > 0) {
+		struct timespec ts = {
+			.tv_nsec = (left < 0.1 ? left : 0.1) * 1e9,
+		};
+		int ret = cancelled(p);
+
+		if (ret)
+			return ret;
+		nanosleep(&ts, NULL);
+	}
+	return 0;
+}
+
 static int data_pages(struct lane *lane, uint64_t first, uint64_t npages,
 		      struct chunk *chunk, const char *data)
 {
 	struct pipeline *p = lane->pipe;
+	int ret = wait_turn(lane, npages);
 
+	if (ret)
+		return ret;
 	/* Before it is written: a write that fails half way leaves data, too. */
 	pthread_mutex_lock(&p->lock);
 	dtrack_bitmap_set(p->nonzero, first, npages);

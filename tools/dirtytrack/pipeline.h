@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 struct dirtytrack_extent;
+struct limiter;
 struct pipeline;
 struct source;
 struct target;
@@ -32,6 +33,7 @@ struct target;
  * struct pipeline_options - how to go about it
  * @threads: a thread for each lane; otherwise lane 0 works in pipeline_push()
  * @reconnect: seconds for which a lost lane is tried again
+ * @limiter: unless NULL, how fast data may be sent
  * @cancel: unless NULL, what ends the work by -EINTR when it gets a value not 0
  * @progress: unless NULL, called in the caller's thread every now and then
  * @progress_arg: its argument
@@ -39,6 +41,7 @@ struct target;
 struct pipeline_options {
 	bool threads;
 	double reconnect;
+	struct limiter *limiter;
 	const volatile sig_atomic_t *cancel;
 	void (*progress)(void *arg);
 	void *progress_arg;

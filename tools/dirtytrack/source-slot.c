@@ -80,11 +80,20 @@ static int slot_extent(struct source *src, uint64_t page, uint64_t *end,
 	return 0;
 }
 
+static int slot_limit(struct source *src, uint64_t rate)
+{
+	struct source_slot *s = to_slot(src);
+	int ret = dtrack_limit(s->log, rate);
+
+	return ret ? fail(s, ret, "cannot limit how fast it is written") : 0;
+}
+
 static const struct source_ops ops = {
 	.count = slot_count,
 	.take = slot_take,
 	.read = slot_read,
 	.extent = slot_extent,
+	.limit = slot_limit,
 };
 
 int source_slot_open(struct source_slot *src, const char *ref)

@@ -24,6 +24,8 @@ struct source;
  * @read: content of pages, holes as zeroes, without giving memory to holes
  * @extent: pages from @page to before @end have no memory, and so are zero, or may
  *	have; @page is in it, and @end after it
+ * @limit: pages that may become dirty a second, 0 for no limit; NULL when there can be
+ *	none
  *
  * Each returns -errno after a message; -EINTR without one.
  */
@@ -35,6 +37,7 @@ struct source_ops {
 		    void *buf);
 	int (*extent)(struct source *src, uint64_t page, uint64_t *end,
 		      bool *hole);
+	int (*limit)(struct source *src, uint64_t rate);
 };
 
 /* Embedded in what implements it. */

@@ -52,7 +52,7 @@ struct state {
 static struct state cpu;
 static uint64_t *ram, npages, table_pages;
 static _Atomic uint64_t *dirty;
-static int ram_fd, lock_fd = -1;
+static int ram_fd, limit_fd, lock_fd = -1;
 static uint64_t rate = 20000, hot;
 static const char *ram_path, *fail_command, *fail_how;
 
@@ -137,12 +137,23 @@ static void tick(void)
 	set_page(page, what > 1 ? cpu.ticks : 0, what == 1);
 }
 
+/* Ticks that the log's limit allows in a turn: each makes two pages dirty. */
+static uint64_t allowed(uint64_t batch)
+{
+	uint64_t limit = 0;
+
+	if (pread(limit_fd, &limit, sizeof(limit), 0) != sizeof(limit) || !limit)
+		return batch;
+	limit = limit / 400 + 1;
+	return limit < batch ? limit : batch;
+}
+
 static void *run_guest(void *arg)
 {
-	const uint64_t batch = rate / 200 + 1;
-	uint64_t i;
-
 	for (;;) {
+		const uint64_t batch = allowed(rate / 200 + 1);
+		uint64_t i;
+
 		pthread_mutex_lock(&big_lock);
 		for (i = 0; running && i < batch; i++)
 			tick();
@@ -408,6 +419,8 @@ static void map_ram(bool incoming)
 		die("cannot map memory");
 	strcpy(path + n, ".dirty");
 	fd = open(path, O_RDWR | O_CLOEXEC);
+	strcpy(path + n, ".limit");
+	limit_fd = open(path, O_RDONLY | O_CLOEXEC);
 	dirty = mmap(NULL, (npages + 63) / 64 * 8, PROT_READ | PROT_WRITE,
 		     MAP_SHARED, fd, 0);
 	if (fd < 0 || dirty == MAP_FAILED)

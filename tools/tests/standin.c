@@ -5,6 +5,7 @@
  *
  *	$DIRTYTRACK_STANDIN/NAME	a slot: its memory, a file to be mapped
  *	$DIRTYTRACK_STANDIN/NAME.dirty	a bit for each page of it
+ *	$DIRTYTRACK_STANDIN/NAME.limit	pages a second, for the writer to keep to
  *
  * Who writes to the memory sets the bit after the write, atomically; what the module
  * finds out, writers declare here.  A harvest takes bits as the module does, so the
@@ -103,6 +104,7 @@ static int slot_create(struct dirtytrack_slot_create *arg)
 	    fstat(fd, &st) < 0)
 		abort();
 	close(log);
+	close(open_in_dir(arg->name, ".limit", O_RDWR | O_CREAT | O_TRUNC));
 	arg->out_id = st.st_ino;
 	arg->out_fd = fd;
 	return 0;
@@ -306,6 +308,21 @@ static int harvest_extents(int fd, struct dirtytrack_harvest_extents *arg)
 	return 0;
 }
 
+static int limit(int fd, struct dirtytrack_limit *arg)
+{
+	char path[PATH_MAX];
+	int file;
+
+	if (!path_of(fd, path) || !strstr(path, ".dirty"))
+		return fail(ENOTTY);
+	strcpy(strstr(path, ".dirty"), ".limit");
+	file = __real_open64(path, O_WRONLY | O_CLOEXEC);
+	if (file < 0 || pwrite(file, &arg->rate, 8, 0) != 8)
+		abort();
+	close(file);
+	return 0;
+}
+
 /*
  * In $DIRTYTRACK_STANDIN_DELAY milliseconds: time for a test to do something while
  * the command is at work.
@@ -335,6 +352,8 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...)
 		return slot_info(fd, arg);
 	case DIRTYTRACK_LOG_CREATE:
 		return log_create(fd, arg);
+	case DIRTYTRACK_LOG_LIMIT:
+		return limit(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST:
 		return harvest(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST_EXTENTS:

@@ -83,6 +83,10 @@ usage_errors()
 	exits 2 "is not an NBD URI" "$cmd" migrate --qmp q image &&
 	exits 2 "which QEMU?" "$cmd" migrate nbd://host &&
 	exits 2 "65 are more than 64" "$cmd" migrate -c 65 nbd://host &&
+	exits 2 "neither cancel nor pause" "$cmd" migrate --on-timeout x null: &&
+	exits 2 "neither auto, off, nor a number" "$cmd" migrate --throttle 0 null: &&
+	exits 2 "'x' is not a number of bytes" "$cmd" migrate --max-bandwidth x null: &&
+	exits 2 "is a target of --dry-run only" "$cmd" migrate --qmp q null: &&
 	exits 125 "which slots?" "$cmd" receive &&
 	exits 125 "where is the guest to come in?" "$cmd" receive -s a=4K &&
 	exits 125 "only one of" "$cmd" receive -s a=4K -l 1 --tls-psk x --tls-certificates y q &&

@@ -45,6 +45,8 @@ static struct fake {
 	void (*on_read)(uint64_t first);
 	int fail_count, fail_take, fail_read;
 	unsigned int takes, counts, reads;
+	uint64_t limits[64];
+	unsigned int nr_limits;
 } fake;
 
 static struct fake_pause {
@@ -147,11 +149,20 @@ static int fake_extent(struct source *src, uint64_t page, uint64_t *end,
 	return 0;
 }
 
+static int fake_limit(struct source *src, uint64_t rate)
+{
+	(void)src;
+	if (fake.nr_limits < 64)
+		fake.limits[fake.nr_limits++] = rate;
+	return 0;
+}
+
 static const struct source_ops fake_ops = {
 	.count = fake_count,
 	.take = fake_take,
 	.read = fake_read,
 	.extent = fake_extent,
+	.limit = fake_limit,
 };
 
 static int pause_fake(struct pause *p)
@@ -432,6 +443,84 @@ static void strict(void)
 	tear_down();
 }
 
+/* Each step takes half, down to the least, and the pause has none. */
+static void throttle_auto(void)
+{
+	unsigned int i;
+
+	CHECK(set_up());
+	copy.downtime = 0;
+	copy.max_rounds = 100;
+	copy.throttle = THROTTLE_AUTO;
+	fake.on_count = write_many;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_NO_PROGRESS);
+	CHECK(fake.nr_limits >= 3);
+	for (i = 1; i + 1 < fake.nr_limits; i++)
+		CHECK(fake.limits[i] <= fake.limits[i - 1] / 2 ||
+		      fake.limits[i] == 256);
+	CHECK_EQ(fake.limits[fake.nr_limits - 2], 256);
+	CHECK_EQ(fake.limits[fake.nr_limits - 1], 0);
+	tear_down();
+
+	/* Not while rounds shrink. */
+	CHECK(set_up());
+	copy.downtime = 0;
+	copy.throttle = THROTTLE_AUTO;
+	shrinking = 4000;
+	fake.on_count = write_fewer;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(fake.nr_limits, 0);
+	tear_down();
+}
+
+static void throttle_fixed(void)
+{
+	CHECK(set_up());
+	copy.throttle = THROTTLE_FIXED;
+	copy.throttle_rate = 1234;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(fake.nr_limits, 2);
+	CHECK_EQ(fake.limits[0], 1234);
+	CHECK_EQ(fake.limits[1], 0);
+	tear_down();
+}
+
+static void timeout(void)
+{
+	CHECK(set_up());
+	copy.downtime = 0;
+	copy.timeout = 1e-6;
+	fake.on_count = write_many;
+	CHECK_EQ(copy_run(&copy), -ETIME);
+	CHECK_EQ(copy.end, COPY_TIMEOUT);
+	CHECK_EQ(fake_pause.pauses, 0);
+	tear_down();
+
+	/* What was not taken in time is copied in the pause. */
+	CHECK(set_up());
+	copy.downtime = 0;
+	copy.timeout = 1e-6;
+	copy.pause_on_timeout = true;
+	fake.on_count = write_many;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_TIMEOUT);
+	CHECK_EQ(commit(), 0);
+	CHECK(file_is_memory());
+	tear_down();
+}
+
+static void dry_run(void)
+{
+	CHECK(set_up());
+	copy.dry_run = true;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_FITS);
+	CHECK_EQ(fake_pause.pauses, 0);
+	CHECK_EQ(copy.round.round, 1);
+	tear_down();
+}
+
 static void without_pause(void)
 {
 	CHECK(set_up());
@@ -645,6 +734,10 @@ int main(void)
 		TAP_TEST(progress_goes_on),
 		TAP_TEST(max_rounds),
 		TAP_TEST(strict),
+		TAP_TEST(throttle_auto),
+		TAP_TEST(throttle_fixed),
+		TAP_TEST(timeout),
+		TAP_TEST(dry_run),
 		TAP_TEST(without_pause),
 		TAP_TEST(failing_source),
 		TAP_TEST(failure_while_paused_resumes),

@@ -46,7 +46,7 @@ uri=
 migrate()
 {
 	DIRTYTRACK_STANDIN=$PWD/src env --default-signal=INT "$cmd" migrate --qmp qmp \
-		--timeout 4 "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
+		--answer 4 "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
 	tool=$!
 }
 
@@ -165,6 +165,84 @@ case_strict()
 {
 	start --rate 400000 -- -- && migrate --downtime 0 --strict --max-rounds 3 || return 1
 	ends 3 && guest_is here
+}
+
+# What an event of the command says: EVENT FILTER.
+event()
+{
+	jq -rs "map(select(.event == \"$1\"))[-1] | $2" out
+}
+
+# Pages become dirty ten times as fast as they can be sent.
+start_too_fast()
+{
+	start --rate 100000 -- --
+	there=$(receiver_child standin-qemu)
+}
+slow_link=(--max-bandwidth 40M --downtime 100 --max-rounds 100 --json -o +THROTTLE)
+
+case_does_not_converge()
+{
+	start_too_fast && migrate "${slow_link[@]}" --strict || return 1
+	ends 3 && [ "$(event rounds_end .reason)" = no-progress ] && guest_is here
+}
+
+case_throttled()
+{
+	start_too_fast && migrate "${slow_link[@]}" --strict --throttle auto || return 1
+	ends 0 && [ "$(event rounds_end .reason)" = fits ] && guest_is there &&
+		# More with each step, and only as far as it has to be.
+		[ "$(jq -s 'map(select(.throttle)) | length > 1 and
+			(map(.throttle) | . == (sort | reverse)) and
+			.[-1].throttle > 256' out)" = true ]
+}
+
+case_throttled_to_a_rate()
+{
+	start_too_fast && migrate "${slow_link[@]}" --strict --throttle 2000 || return 1
+	ends 0 && guest_is there &&
+		[ "$(jq -s 'map(select(.event == "round" and .paused == false).throttle) |
+			unique == [2000]' out)" = true ]
+}
+
+case_timeout_cancel()
+{
+	start_too_fast && migrate "${slow_link[@]}" --timeout 1 || return 1
+	ends 3 && grep -q "^dirtytrack: after 1 s" err && guest_is here
+}
+
+case_timeout_pause()
+{
+	start_too_fast && migrate "${slow_link[@]}" --timeout 1 --on-timeout pause || return 1
+	ends 0 && [ "$(event rounds_end .reason)" = timeout ] && guest_is there
+}
+
+# 24 MiB at 12 MiB a second.
+case_bandwidth()
+{
+	local ms
+
+	start --rate 100 -- -- && there=$(receiver_child standin-qemu) || return 1
+	ms=$(date +%s%3N)
+	migrate --max-bandwidth 12M
+	ends 0 && guest_is there && ms=$(($(date +%s%3N) - ms)) && [ "$ms" -gt 1700 ]
+}
+
+case_dry_run()
+{
+	local receiver=$uri
+
+	start --rate 100000 -- -- || return 1
+	uri=null:
+	migrate --dry-run --max-bandwidth 40M
+	ends 3 && grep -q '^does not converge' out && [ "$(last_word src.log)" = runs ] || return 1
+	migrate --dry-run --max-bandwidth 40M --throttle 2000
+	ends 0 && grep -q '^converges: memory would take about' out &&
+		[ "$(grep -c stands src.log)" = 0 ] || return 1
+	# To a receiver, which gives up.
+	uri=$receiver
+	migrate --dry-run
+	ends 0 && guest_is here && [ "$(grep -c stands src.log)" = 0 ]
 }
 
 # Moved, and moved again.
@@ -289,6 +367,8 @@ case_killed()
 
 cases=(
 	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
+	does_not_converge throttled throttled_to_a_rate timeout_cancel timeout_pause
+	bandwidth dry_run
 	"fail_here stop error" "fail_here migrate error" "fail_here migrate stall"
 	"fail_there migrate-incoming error" "fail_there migrate-incoming die"
 	"fail_there migrate-incoming hang" "fail_there migrate-incoming stall" "fail_there cont error" "fail_there cont die"
