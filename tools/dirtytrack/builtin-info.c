@@ -2,6 +2,7 @@
 /* dirtytrack info: everything about one slot, and what the module allows. */
 #include <errno.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "builtin.h"
@@ -21,6 +22,7 @@ enum {
 	COL_MAX_SLOT_SIZE,
 	COL_MAX_SLOTS,
 	COL_MAX_LOGS,
+	COL_MAX_RING,
 	COL_FEATURES,
 	NR_MODULE_COLUMNS,
 };
@@ -35,9 +37,32 @@ static const struct column module_columns[NR_MODULE_COLUMNS] = {
 			    "slots that may exist" },
 	[COL_MAX_LOGS] = { "MAX-LOGS", COLUMN_NUMBER, 8, 0,
 			   "logs that a slot may have" },
-	[COL_FEATURES] = { "FEATURES", COLUMN_NUMBER, 8, 0,
-			   "bits of later additions" },
+	[COL_MAX_RING] = { "MAX-RING", COLUMN_NUMBER, 8, 0,
+			   "entries that the ring of a log may have" },
+	[COL_FEATURES] = { "FEATURES", COLUMN_TEXT, 12, 0,
+			   "later additions that this module has" },
 };
+
+/* Those that came after the command are numbers. */
+static const char *feature_names(uint64_t features, char buf[CELL_LEN])
+{
+	static const char *const names[] = { "ring", "limit" };
+	size_t len = 0;
+	unsigned int i;
+
+	buf[0] = '\0';
+	for (i = 0; features && len < CELL_LEN; i++, features >>= 1) {
+		if (!(features & 1))
+			continue;
+		if (i < sizeof(names) / sizeof(*names))
+			len += snprintf(buf + len, CELL_LEN - len, "%s%s",
+					len ? "," : "", names[i]);
+		else
+			len += snprintf(buf + len, CELL_LEN - len, "%s%u",
+					len ? "," : "", i);
+	}
+	return buf;
+}
 
 static const char *strategy_name(uint32_t strategy)
 {
@@ -103,6 +128,7 @@ static int info_module(const struct table_options *opts)
 {
 	struct cell cells[NR_MODULE_COLUMNS];
 	struct dirtytrack_info info;
+	char features[CELL_LEN];
 	int device, ret;
 
 	device = open_device();
@@ -119,7 +145,8 @@ static int info_module(const struct table_options *opts)
 	cells[COL_MAX_SLOT_SIZE] = cell_number(info.out_max_slot_size);
 	cells[COL_MAX_SLOTS] = cell_number(info.out_max_slots);
 	cells[COL_MAX_LOGS] = cell_number(info.out_max_logs);
-	cells[COL_FEATURES] = cell_number(info.out_features);
+	cells[COL_MAX_RING] = cell_number(info.out_max_ring_entries);
+	cells[COL_FEATURES] = cell_text(feature_names(info.out_features, features));
 	ret = print_row(module_columns, NR_MODULE_COLUMNS, cells, opts);
 	if (ret)
 		msg_errno(ret, "standard output");

@@ -3,14 +3,14 @@
  * dirtytrack log: which pages of a slot were written
  *
  * A log begins when it is made and ends with its file, so there is nothing to ask
- * about the past: the command makes a log, waits, and reports.
+ * about the past: the command makes a log, waits, and reports.  With a ring it need not
+ * know when to look.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <json-c/json.h>
 
@@ -20,12 +20,18 @@
 #include "msg.h"
 #include "table.h"
 #include "units.h"
+#include "watch.h"
 
 enum {
 	OPT_ALL_SET = 256,
 	OPT_BITMAP,
+	OPT_LIMIT,
 	OPT_PEEK,
+	OPT_RING,
 };
+
+/* Half a megabyte: what a fast writer makes dirty in a tenth of a second. */
+#define RING_ENTRIES (64 * 1024)
 
 static const struct option_desc options[] = {
 	{ 'i', "interval", "SECONDS", "time before each report, 1 unless given" },
@@ -33,6 +39,9 @@ static const struct option_desc options[] = {
 	{ OPT_ALL_SET, "all-set", NULL, "begin with every page that has memory" },
 	{ OPT_PEEK, "peek", NULL, "leave pages in the log: reports add up" },
 	{ OPT_BITMAP, "bitmap", NULL, "report words of the bitmap, not ranges" },
+	{ 'f', "follow", NULL, "report pages as they become dirty, without an end" },
+	{ OPT_RING, "ring", "ENTRIES", "length of the ring of --follow, 65536 unless given" },
+	LIMIT_OPTION(OPT_LIMIT),
 	TABLE_OPTIONS,
 	{ 0 }
 };
@@ -67,14 +76,13 @@ static const struct column columns[NR_COLUMNS] = {
 };
 
 struct log_job {
-	int log;
-	uint64_t npages;
+	struct watch watch;
 	uint32_t flags;
 	bool bitmap;
+	bool follow;
 	bool json;
 	double interval;
-	unsigned int count;
-	struct table *table;
+	unsigned int count;	/* 0 is no end */
 
 	/* The report at work. */
 	unsigned int report;
@@ -100,8 +108,8 @@ static int put_row(struct log_job *job, uint64_t first, uint64_t npages,
 
 	job->dirty += npages;
 	if (!job->json)
-		return table_stream(job->table, cells);
-	row = table_json_row(job->table, cells);
+		return table_stream(job->watch.table, cells);
+	row = table_json_row(job->watch.table, cells);
 	if (!row || json_object_array_add(job->rows, row))
 		return -ENOMEM;
 	return 0;
@@ -113,7 +121,7 @@ static int report_ranges(struct log_job *job)
 	struct dirtytrack_extent ext;
 	int ret;
 
-	ret = dtrack_extents_open(&iter, job->log, job->flags, 0, job->npages);
+	ret = dtrack_extents_open(&iter, job->watch.log, job->flags, 0, job->watch.npages);
 	if (ret)
 		return ret;
 	while ((ret = dtrack_extents_next(iter, &ext)) > 0) {
@@ -129,7 +137,7 @@ static int report_ranges(struct log_job *job)
 
 static int report_bitmap(struct log_job *job)
 {
-	uint64_t *bitmap = dtrack_bitmap_alloc(job->npages);
+	uint64_t *bitmap = dtrack_bitmap_alloc(job->watch.npages);
 	struct dtrack_harvested done;
 	uint64_t page;
 	char bits[17];
@@ -138,13 +146,13 @@ static int report_bitmap(struct log_job *job)
 	if (!bitmap)
 		return -ENOMEM;
 	if (job->flags & DIRTYTRACK_HARVEST_PEEK)
-		ret = dtrack_peek(job->log, 0, job->npages, bitmap, 0, &done);
+		ret = dtrack_peek(job->watch.log, 0, job->watch.npages, bitmap, 0, &done);
 	else
-		ret = dtrack_harvest(job->log, 0, job->npages, bitmap, 0,
+		ret = dtrack_harvest(job->watch.log, 0, job->watch.npages, bitmap, 0,
 				     &done);
-	for (page = dtrack_bitmap_next(bitmap, job->npages, 0);
-	     !ret && page < job->npages;
-	     page = dtrack_bitmap_next(bitmap, job->npages, page)) {
+	for (page = dtrack_bitmap_next(bitmap, job->watch.npages, 0);
+	     !ret && page < job->watch.npages;
+	     page = dtrack_bitmap_next(bitmap, job->watch.npages, page)) {
 		uint64_t word = bitmap[page / 64];
 
 		snprintf(bits, sizeof(bits), "%016" PRIx64, word);
@@ -181,7 +189,7 @@ static int report(struct log_job *job)
 			       json_object_new_uint64(job->report));
 	json_object_object_add(obj, "time", json_seconds(job->time));
 	json_object_object_add(obj, "npages",
-			       json_object_new_uint64(job->npages));
+			       json_object_new_uint64(job->watch.npages));
 	json_object_object_add(obj, "dirty",
 			       json_object_new_uint64(job->dirty));
 	json_object_object_add(obj, job->bitmap ? "words" : "ranges",
@@ -205,32 +213,111 @@ static int report_all(struct log_job *job)
 	return 0;
 }
 
-static int log_slot(struct log_job *job, const char *ref, uint32_t flags)
+/* What was taken from the ring, or harvested in its place: which state is not known. */
+static int report_taken(struct log_job *job, const struct dirtytrack_range *ranges,
+			int nr)
 {
-	struct dirtytrack_slot_info info;
-	int slot, ret;
+	int ret = 0;
+	int i;
 
-	slot = open_slot(ref, &info);
-	if (slot < 0)
-		return EXIT_FAILED;
-	job->npages = info.out_length / DTRACK_PAGE_SIZE;
-	job->log = open_log(slot, ref, flags);
-	/* The log holds the slot's memory, and more is not needed of it. */
-	close(slot);
-	if (job->log < 0)
-		return EXIT_FAILED;
-	ret = report_all(job);
-	close(job->log);
+	for (i = 0; i < nr && !ret; i++)
+		ret = put_row(job, ranges[i].first, ranges[i].npages, NULL,
+			      NULL);
+	return ret;
+}
+
+/* Until there is nothing at the moment; *any tells if there was something. */
+static int take_all(struct log_job *job, struct dtrack_ring *ring, bool *any)
+{
+	const struct dirtytrack_range *ranges;
+	int ret;
+
+	*any = false;
+	while ((ret = dtrack_ring_take(ring, &ranges)) > 0) {
+		*any = true;
+		ret = report_taken(job, ranges, ret);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+static int follow_ring(struct log_job *job, struct dtrack_ring *ring)
+{
+	double start = now(), last = start;
+	int ret;
+
+	job->report = 1;
+	while (!job->count || job->report <= job->count) {
+		bool any = false;
+
+		interrupt_sleep(last + job->interval);
+		ret = dtrack_ring_wait(ring, -1);
+		last = job->time = now();
+		job->time -= start;
+		if (ret > 0)
+			ret = take_all(job, ring, &any);
+		/* To be stopped and continued ends a call, too. */
+		if (ret < 0 && ret != -EINTR)
+			return ret;
+		job->report += any;
+	}
+	return 0;
+}
+
+static int follow(struct log_job *job)
+{
+	struct dtrack_ring *ring;
+	int ret;
+
+	ret = dtrack_ring_open(&ring, job->watch.log);
 	if (ret)
-		msg_errno(ret, "slot %s: cannot report its log", ref);
-	return ret ? EXIT_FAILED : EXIT_OK;
+		return ret;
+	/* Each row is a line of its own, in JSON, too. */
+	job->json = false;
+	ret = follow_ring(job, ring);
+	dtrack_ring_close(ring);
+	return ret;
+}
+
+/* What was not given, and what does not go together. */
+static int complete_options(struct log_job *job, struct table_options *opts,
+			    struct watch_log *log)
+{
+	const char *odd = NULL;
+
+	if (job->follow && job->bitmap)
+		odd = "--bitmap";
+	else if (job->follow && job->flags)
+		odd = "--peek";
+	if (odd) {
+		msg_error("log: --follow and %s do not go together", odd);
+		return -1;
+	}
+	if (log->ring && !job->follow) {
+		msg_error("log: --ring is for --follow");
+		return -1;
+	}
+	if (job->follow && !log->ring)
+		log->ring = RING_ENTRIES;
+	if (!job->follow && !job->count)
+		job->count = 1;
+	if (job->interval < 0)
+		job->interval = job->follow ||
+				log->flags & DIRTYTRACK_LOG_ALL_SET ? 0 : 1;
+	if (job->bitmap && !opts->list)
+		opts->list = "FIRST,PAGES,BITS";
+	if (job->follow && !opts->list)
+		opts->list = "TIME,FIRST,PAGES,SIZE";
+	job->json = opts->json;
+	return 0;
 }
 
 static int cmd_log(const struct builtin *cmd, int argc, char **argv)
 {
-	struct log_job job = { .interval = -1, .count = 1 };
+	struct log_job job = { .interval = -1 };
 	struct table_options opts = { 0 };
-	uint32_t flags = 0;
+	struct watch_log log = { 0 };
 	int val, ret;
 
 	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
@@ -246,7 +333,18 @@ static int cmd_log(const struct builtin *cmd, int argc, char **argv)
 				return usage_error(cmd);
 			break;
 		case OPT_ALL_SET:
-			flags |= DIRTYTRACK_LOG_ALL_SET;
+			log.flags |= DIRTYTRACK_LOG_ALL_SET;
+			break;
+		case 'f':
+			job.follow = true;
+			break;
+		case OPT_RING:
+			if (option_count("--ring", optarg, &log.ring))
+				return usage_error(cmd);
+			break;
+		case OPT_LIMIT:
+			if (option_limit(optarg, &log.limit))
+				return usage_error(cmd);
 			break;
 		case OPT_PEEK:
 			job.flags |= DIRTYTRACK_HARVEST_PEEK;
@@ -259,23 +357,12 @@ static int cmd_log(const struct builtin *cmd, int argc, char **argv)
 				return usage_error(cmd);
 		}
 	}
-	argv += optind;
-	if (!argv[0] || argv[1]) {
-		msg_error(argv[0] ? "log: '%s' is one argument too many" :
-			  "log: which slot?", argv[1]);
+	if (complete_options(&job, &opts, &log))
 		return usage_error(cmd);
-	}
-	if (job.interval < 0)
-		job.interval = flags & DIRTYTRACK_LOG_ALL_SET ? 0 : 1;
-	if (job.bitmap && !opts.list)
-		opts.list = "FIRST,PAGES,BITS";
-	job.json = opts.json;
-	job.table = table_new(cmd->columns, cmd->nr_columns, &opts);
-	if (!job.table)
-		return usage_error(cmd);
-	ret = log_slot(&job, argv[0], flags);
-	table_free(job.table);
-	return ret;
+	ret = watch_begin(&job.watch, cmd, argv, &opts, &log);
+	if (ret)
+		return ret;
+	return watch_end(&job.watch, job.follow ? follow(&job) : report_all(&job));
 }
 
 const struct builtin builtin_log = {

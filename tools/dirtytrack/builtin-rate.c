@@ -2,7 +2,6 @@
 /* dirtytrack rate: how fast a slot is written, in distinct pages. */
 #include <errno.h>
 #include <getopt.h>
-#include <unistd.h>
 
 #include "builtin.h"
 #include "device.h"
@@ -10,10 +9,16 @@
 #include "msg.h"
 #include "table.h"
 #include "units.h"
+#include "watch.h"
+
+enum {
+	OPT_LIMIT = 256,
+};
 
 static const struct option_desc options[] = {
 	{ 'i', "interval", "SECONDS", "time of each line, 1 unless given" },
 	{ 'c', "count", "N", "lines; without it, until interrupted" },
+	LIMIT_OPTION(OPT_LIMIT),
 	TABLE_OPTIONS,
 	{ 0 }
 };
@@ -25,6 +30,9 @@ enum {
 	COL_RATE,
 	COL_RESIDENT,
 	COL_LOGS,
+	COL_LIMIT,
+	COL_THROTTLES,
+	COL_THROTTLED,
 	NR_COLUMNS,
 };
 
@@ -38,33 +46,55 @@ static const struct column columns[NR_COLUMNS] = {
 			   "size of the pages that have memory" },
 	[COL_LOGS] = { "LOGS", COLUMN_NUMBER, 4, COLUMN_HIDDEN,
 		       "logs that exist, this one included" },
+	[COL_LIMIT] = { "LIMIT", COLUMN_NUMBER, 8, COLUMN_HIDDEN,
+			"limit of the slot, pages a second" },
+	[COL_THROTTLES] = { "THROTTLES", COLUMN_NUMBER, 9, COLUMN_HIDDEN,
+			    "how often writers waited in the interval" },
+	[COL_THROTTLED] = { "THROTTLED", COLUMN_SECONDS, 10, COLUMN_HIDDEN,
+			    "how long they waited, all together, seconds" },
 };
 
 struct rate_job {
-	int slot;
-	int log;
-	uint64_t npages;
+	struct watch watch;
 	double interval;
 	unsigned int count;	/* 0 is no end */
-	struct table *table;
 };
 
-static int watch(struct rate_job *job)
+/* The limit of a slot may be another's. */
+static void limit_cells(const struct dirtytrack_slot_info *info,
+			const struct dirtytrack_slot_info *last,
+			struct cell cells[NR_COLUMNS])
 {
-	double start = now(), last = start;
-	unsigned int line;
+	uint64_t ns = info->out_throttled_ns - last->out_throttled_ns;
 
+	cells[COL_LIMIT] = cell_number(info->out_rate);
+	cells[COL_LIMIT].set = info->out_rate;
+	cells[COL_THROTTLES] = cell_number(info->out_throttles -
+					   last->out_throttles);
+	cells[COL_THROTTLED] = cell_real(ns / 1e9);
+}
+
+static int watch_rate(struct rate_job *job)
+{
+	struct dirtytrack_slot_info info, old;
+	double start, last;
+	unsigned int line;
+	int ret;
+
+	ret = dtrack_slot_info(job->watch.slot, &old);
+	if (ret)
+		return ret;
+	start = last = now();
 	for (line = 0; !job->count || line < job->count; line++) {
-		struct dirtytrack_slot_info info;
 		struct cell cells[NR_COLUMNS];
 		double time, pages;
 		uint64_t dirty;
-		int ret;
 
 		interrupt_sleep(last + job->interval);
-		ret = count_dirty(job->log, job->npages, true, &dirty);
+		ret = count_dirty(job->watch.log, job->watch.npages, true,
+				  &dirty);
 		if (!ret)
-			ret = dtrack_slot_info(job->slot, &info);
+			ret = dtrack_slot_info(job->watch.slot, &info);
 		if (ret)
 			return ret;
 		time = now();
@@ -78,39 +108,20 @@ static int watch(struct rate_job *job)
 		cells[COL_RESIDENT] = cell_number(info.out_resident *
 						  DTRACK_PAGE_SIZE);
 		cells[COL_LOGS] = cell_number(info.out_logs);
-		ret = table_stream(job->table, cells);
+		limit_cells(&info, &old, cells);
+		old = info;
+		ret = table_stream(job->watch.table, cells);
 		if (ret)
 			return ret;
 	}
 	return 0;
 }
 
-static int rate_slot(struct rate_job *job, const char *ref)
-{
-	struct dirtytrack_slot_info info;
-	int ret;
-
-	job->slot = open_slot(ref, &info);
-	if (job->slot < 0)
-		return EXIT_FAILED;
-	job->npages = info.out_length / DTRACK_PAGE_SIZE;
-	job->log = open_log(job->slot, ref, 0);
-	if (job->log < 0) {
-		close(job->slot);
-		return EXIT_FAILED;
-	}
-	ret = watch(job);
-	if (ret)
-		msg_errno(ret, "slot %s: cannot watch it", ref);
-	close(job->log);
-	close(job->slot);
-	return ret ? EXIT_FAILED : EXIT_OK;
-}
-
 static int rate(const struct builtin *cmd, int argc, char **argv)
 {
 	struct rate_job job = { .interval = 1 };
 	struct table_options opts = { 0 };
+	struct watch_log log = { 0 };
 	int val, ret;
 
 	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
@@ -130,23 +141,21 @@ static int rate(const struct builtin *cmd, int argc, char **argv)
 			if (option_count("--count", optarg, &job.count))
 				return usage_error(cmd);
 			break;
+		case OPT_LIMIT:
+			if (option_limit(optarg, &log.limit))
+				return usage_error(cmd);
+			break;
 		default:
 			if (!table_option(&opts, val, optarg))
 				return usage_error(cmd);
 		}
 	}
-	argv += optind;
-	if (!argv[0] || argv[1]) {
-		msg_error(argv[0] ? "rate: '%s' is one argument too many" :
-			  "rate: which slot?", argv[1]);
-		return usage_error(cmd);
-	}
-	job.table = table_new(cmd->columns, cmd->nr_columns, &opts);
-	if (!job.table)
-		return usage_error(cmd);
-	ret = rate_slot(&job, argv[0]);
-	table_free(job.table);
-	return ret;
+	if (log.limit && !opts.list)
+		opts.list = "+THROTTLES,THROTTLED";
+	ret = watch_begin(&job.watch, cmd, argv, &opts, &log);
+	if (ret)
+		return ret;
+	return watch_end(&job.watch, watch_rate(&job));
 }
 
 const struct builtin builtin_rate = {

@@ -99,13 +99,16 @@ int open_slot(const char *ref, struct dirtytrack_slot_info *info)
 	return ret;
 }
 
-int open_log(int slot, const char *ref, uint32_t flags)
+int open_log(int slot, const char *ref, uint32_t flags, uint32_t ring)
 {
-	int fd = dtrack_log_create(slot, flags);
+	int fd = dtrack_log_create_ring(slot, flags, ring);
 
 	if (fd == -ENOSPC)
 		msg_error("slot %s: it has as many logs as the module allows",
 			  ref);
+	else if (fd == -EINVAL && ring)
+		msg_error("slot %s: a ring has a power of two of entries, %d at least; 'dirtytrack info' says how many at most",
+			  ref, DIRTYTRACK_RING_MIN_ENTRIES);
 	else if (fd < 0)
 		msg_errno(fd, "slot %s: cannot start a log", ref);
 	return fd;

@@ -14,8 +14,11 @@ int open_device(void);
  */
 int open_slot(const char *ref, struct dirtytrack_slot_info *info);
 
-/* A log of the slot @ref.  fd, or a message and -errno. */
-int open_log(int slot, const char *ref, uint32_t flags);
+/*
+ * A log of the slot @ref, with a ring of so many entries or, for 0, without.  fd, or a
+ * message and -errno.
+ */
+int open_log(int slot, const char *ref, uint32_t flags, uint32_t ring);
 
 /*
  * Count the dirty pages of a log of @npages pages, taking them out of it or not.

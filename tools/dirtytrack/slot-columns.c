@@ -18,6 +18,9 @@ enum {
 	COL_GRANTS,
 	COL_COLLECTED,
 	COL_PROTECTS,
+	COL_LIMIT,
+	COL_THROTTLES,
+	COL_THROTTLED,
 	COL_PIDS,
 };
 
@@ -41,6 +44,12 @@ const struct column slot_columns[NR_SLOT_COLUMNS] = {
 			    "pages visited to collect their writes" },
 	[COL_PROTECTS] = { "PROTECTS", COLUMN_NUMBER, 10, COLUMN_HIDDEN,
 			   "runs of pages that were write-protected" },
+	[COL_LIMIT] = { "LIMIT", COLUMN_NUMBER, 8, COLUMN_HIDDEN,
+			"smallest limit of its logs, pages a second" },
+	[COL_THROTTLES] = { "THROTTLES", COLUMN_NUMBER, 10, COLUMN_HIDDEN,
+			    "how often a writer waited for a limit" },
+	[COL_THROTTLED] = { "THROTTLED", COLUMN_SECONDS, 10, COLUMN_HIDDEN,
+			    "how long writers waited, all together, seconds" },
 	[COL_PIDS] = { SLOT_COLUMN_PIDS, COLUMN_TEXT, 12, COLUMN_HIDDEN,
 		       "processes seen to have it open or mapped" },
 };
@@ -70,6 +79,10 @@ void slot_cells(int slot, const struct dirtytrack_slot_info *info,
 	cells[COL_GRANTS] = cell_number(info->out_grants);
 	cells[COL_COLLECTED] = cell_number(info->out_collected);
 	cells[COL_PROTECTS] = cell_number(info->out_protects);
+	cells[COL_LIMIT] = cell_number(info->out_rate);
+	cells[COL_LIMIT].set = info->out_rate;
+	cells[COL_THROTTLES] = cell_number(info->out_throttles);
+	cells[COL_THROTTLED] = cell_real(info->out_throttled_ns / 1e9);
 	if (slot < 0 || slot_holders(slot, text->pids, sizeof(text->pids)))
 		text->pids[0] = '\0';
 	cells[COL_PIDS] = cell_text(text->pids);

@@ -6,7 +6,7 @@
 #include "device.h"
 #include "table.h"
 
-#define NR_SLOT_COLUMNS 13
+#define NR_SLOT_COLUMNS 16
 
 #define SLOT_COLUMN_PIDS "PIDS"
 

@@ -108,7 +108,7 @@ int source_slot_open(struct source_slot *src, const char *ref)
 	src->id = info.out_id;
 	memcpy(src->name, info.out_name, sizeof(src->name));
 	src->base.npages = info.out_length / DTRACK_PAGE_SIZE;
-	src->log = open_log(src->slot, ref, DIRTYTRACK_LOG_ALL_SET);
+	src->log = open_log(src->slot, ref, DIRTYTRACK_LOG_ALL_SET, 0);
 	if (src->log < 0) {
 		close(src->slot);
 		return src->log;

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -35,6 +36,8 @@ int __real_ioctl(int fd, unsigned long cmd, ...);
 int __real_open64(const char *path, int flags, ...);
 int __wrap_ioctl(int fd, unsigned long cmd, ...);
 int __wrap_open64(const char *path, int flags, ...);
+int __real_poll(struct pollfd *fds, nfds_t nfds, int timeout);
+int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 
 #define PAGE DTRACK_PAGE_SIZE
 #define MAX_CALL (64 * 1024)	/* pages of one harvest: callers must call again */
@@ -118,6 +121,8 @@ static int slot_open(struct dirtytrack_slot_open *arg)
 	return arg->out_fd < 0 ? -1 : 0;
 }
 
+static uint64_t limit, waits;
+
 static int slot_info(int fd, struct dirtytrack_slot_info *arg)
 {
 	char path[PATH_MAX];
@@ -131,6 +136,10 @@ static int slot_info(int fd, struct dirtytrack_slot_info *arg)
 	arg->out_uid = st.st_uid;
 	arg->out_length = st.st_size;
 	arg->out_resident = st.st_blocks * 512 / PAGE;
+	waits += limit != 0;
+	arg->out_rate = limit;
+	arg->out_throttles = waits;
+	arg->out_throttled_ns = waits * 500000000;
 	snprintf(arg->out_name, sizeof(arg->out_name), "%.31s",
 		 strrchr(path, '/') + 1);
 	return 0;
@@ -184,6 +193,57 @@ static void log_detach(struct log *log)
 	close(log->slot);
 }
 
+/* The process has one log, and so one ring. */
+static struct {
+	int log;
+	uint64_t npages;
+	off_t offset;
+	struct dirtytrack_ring *shared;
+	struct dirtytrack_ring_control *control;
+	uint64_t *entries;
+	bool *pushed;		/* pages that are in it and not taken */
+} ring;
+
+static size_t ring_size(uint32_t entries)
+{
+	return DIRTYTRACK_RING_ENTRIES_OFFSET +
+	       (entries * sizeof(uint64_t) + PAGE - 1) / PAGE * PAGE;
+}
+
+static void ring_create(int log, uint64_t npages, uint32_t entries)
+{
+	size_t size = ring_size(entries) + PAGE;
+	char *addr;
+
+	ring.log = log;
+	ring.npages = npages;
+	ring.offset = (dtrack_bitmap_words(npages) * 8 + PAGE - 1) / PAGE * PAGE;
+	ring.pushed = calloc(npages, sizeof(*ring.pushed));
+	if (!ring.pushed || ftruncate(log, ring.offset) < 0 ||
+	    ftruncate(log, ring.offset + size) < 0)
+		abort();
+	addr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, log,
+		    ring.offset);
+	if (addr == MAP_FAILED)
+		abort();
+	ring.shared = (void *)addr;
+	ring.entries = (void *)(addr + DIRTYTRACK_RING_ENTRIES_OFFSET);
+	ring.control = (void *)(addr + size - PAGE);
+	ring.shared->entries = entries;
+	ring.shared->overflows = 1;
+}
+
+static void ring_push(uint64_t page)
+{
+	struct dirtytrack_ring *r = ring.shared;
+
+	ring.pushed[page] = true;
+	if (r->head - ring.control->tail < r->entries)
+		ring.entries[r->head++ % r->entries] = page;
+	else
+		r->overflows++;
+}
+
 static int log_create(int slot, struct dirtytrack_log_create *arg)
 {
 	char path[PATH_MAX + 8];
@@ -212,6 +272,8 @@ static int log_create(int slot, struct dirtytrack_log_create *arg)
 				atomic_fetch_or(&log.words[i / 64],
 						UINT64_C(1) << i % 64);
 		}
+	if (arg->ring_entries)
+		ring_create(fd, log.npages, arg->ring_entries);
 	log_detach(&log);
 	arg->out_fd = fd;
 	return 0;
@@ -224,9 +286,76 @@ static bool test_page(struct log *log, uint64_t page, bool peek)
 
 	if (!(atomic_load(&log->words[page / 64]) & mask))
 		return false;
-	if (!peek)
-		atomic_fetch_and(&log->words[page / 64], ~mask);
+	if (peek)
+		return true;
+	/* In this order: who sets the bit from now on is pushed again. */
+	if (ring.shared)
+		ring.pushed[page] = false;
+	atomic_fetch_and(&log->words[page / 64], ~mask);
 	return true;
+}
+
+static int log_info(int fd, struct dirtytrack_log_info *arg)
+{
+	struct log log;
+
+	if (log_attach(fd, &log))
+		return -1;
+	arg->out_npages = log.npages;
+	if (ring.shared) {
+		arg->out_ring_offset = ring.offset;
+		arg->out_ring_size = ring_size(ring.shared->entries);
+		arg->out_control_offset = ring.offset + arg->out_ring_size;
+		arg->out_control_size = PAGE;
+	}
+	log_detach(&log);
+	return 0;
+}
+
+static int clear_ranges(int fd, struct dirtytrack_ranges *arg)
+{
+	const struct dirtytrack_range *r = (const void *)(uintptr_t)arg->ranges;
+	struct log log;
+	uint64_t page;
+	uint32_t i;
+
+	if (log_attach(fd, &log))
+		return -1;
+	arg->out_pages = 0;
+	for (i = 0; i < arg->nr; i++, r++)
+		for (page = r->first; page < r->first + r->npages; page++)
+			arg->out_pages += test_page(&log, page, false);
+	arg->out_nr = i;
+	arg->out_next = 0;
+	log_detach(&log);
+	return 0;
+}
+
+static bool ring_ready(void)
+{
+	return ring.shared->head - ring.control->tail >
+	       ring.control->watermark ||
+	       ring.shared->overflows != ring.control->seen;
+}
+
+/* Only the consumer of the ring is expected to poll without an end. */
+int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout)
+{
+	struct log log;
+	uint64_t page;
+
+	if (!ring.shared || nfds != 1 || fds->fd != ring.log)
+		return __real_poll(fds, nfds, timeout);
+	log_attach(ring.log, &log);
+	while (!ring_ready()) {
+		for (page = 0; page < ring.npages; page++)
+			if (!ring.pushed[page] && test_page(&log, page, true))
+				ring_push(page);
+		usleep(1000);
+	}
+	log_detach(&log);
+	fds->revents = POLLIN;
+	return 1;
 }
 
 static void log_begin(struct log *log, uint64_t first)
@@ -308,7 +437,7 @@ static int harvest_extents(int fd, struct dirtytrack_harvest_extents *arg)
 	return 0;
 }
 
-static int limit(int fd, struct dirtytrack_limit *arg)
+static int log_limit(int fd, struct dirtytrack_limit *arg)
 {
 	char path[PATH_MAX];
 	int file;
@@ -320,6 +449,7 @@ static int limit(int fd, struct dirtytrack_limit *arg)
 	if (file < 0 || pwrite(file, &arg->rate, 8, 0) != 8)
 		abort();
 	close(file);
+	limit = arg->rate;
 	return 0;
 }
 
@@ -352,8 +482,12 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...)
 		return slot_info(fd, arg);
 	case DIRTYTRACK_LOG_CREATE:
 		return log_create(fd, arg);
+	case DIRTYTRACK_LOG_INFO:
+		return log_info(fd, arg);
+	case DIRTYTRACK_LOG_CLEAR_RANGES:
+		return clear_ranges(fd, arg);
 	case DIRTYTRACK_LOG_LIMIT:
-		return limit(fd, arg);
+		return log_limit(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST:
 		return harvest(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST_EXTENTS:

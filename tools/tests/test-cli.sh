@@ -71,6 +71,12 @@ usage_errors()
 	exits 2 "which slot?" "$cmd" log &&
 	exits 2 "'x' is not a number of seconds" "$cmd" log vm -i x &&
 	exits 2 "'0' is not a count" "$cmd" log vm -c 0 &&
+	exits 2 "--follow and --bitmap do not go together" "$cmd" log vm -f --bitmap &&
+	exits 2 "--follow and --peek do not go together" "$cmd" log vm --peek -f &&
+	exits 2 "--ring is for --follow" "$cmd" log vm --ring 64 &&
+	exits 2 "'0' is not a number of pages from 1 to 10000000" "$cmd" log vm --limit 0 &&
+	exits 2 "'10000001' is not a number of pages" "$cmd" rate vm --limit 10000001 &&
+	exits 2 "'x' is one argument too many" "$cmd" rate vm x &&
 	exits 2 "which slot?" "$cmd" rate &&
 	exits 2 "less than a millisecond" "$cmd" rate vm -i 0 &&
 	exits 2 "a slot and a target are wanted" "$cmd" copy vm &&
