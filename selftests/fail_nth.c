@@ -100,6 +100,7 @@ struct subject {
 	char *mem;
 	__u64 written[NPAGES / 64 + 1];	/* and not reported yet */
 	unsigned int fds, slots;
+	int source;			/* a file with data to copy, if one is wanted */
 	/* of the operation */
 	int fd, err;
 	ssize_t ret;
@@ -147,6 +148,8 @@ static void subject_open(struct __test_metadata *_metadata, struct subject *s)
 static void subject_close(struct subject *s)
 {
 	test_unmap(s->mem, 2 * NPAGES);
+	if (s->source)
+		close(s->source);
 	close(s->second);
 	close(s->log);
 	close(s->slot);
@@ -600,6 +603,47 @@ static ssize_t run_load(struct subject *s)
 	return page_read(s->mem, 30);
 }
 
+/* The kernel writes through the mapping, and faults for it. */
+#define COPY_FIRST	20
+#define COPY_PAGES	2
+
+static void punched_and_source(struct __test_metadata *_metadata, struct subject *s)
+{
+	punched(_metadata, s);
+	if (!s->source) {
+		s->source = memfd_create("source", MFD_CLOEXEC);
+		ASSERT_LT(0, s->source);
+		for (__u64 n = 0; n < COPY_PAGES; n++)
+			ASSERT_EQ((ssize_t)PAGE_SIZE,
+				  pwrite(s->source, s->buf, PAGE_SIZE, BYTES(n)));
+	}
+}
+
+static ssize_t run_read(struct subject *s)
+{
+	return pread(s->source, page_at(s->mem, COPY_FIRST), BYTES(COPY_PAGES), 0);
+}
+
+static ssize_t run_vm_writev(struct subject *s)
+{
+	struct iovec local[COPY_PAGES] = { { s->buf, PAGE_SIZE }, { s->buf, PAGE_SIZE } };
+	struct iovec remote = { page_at(s->mem, COPY_FIRST), BYTES(COPY_PAGES) };
+
+	return process_vm_writev(getpid(), local, COPY_PAGES, &remote, 1, 0);
+}
+
+/* As after_pwrite(). */
+static void after_copy(struct __test_metadata *_metadata, struct subject *s)
+{
+	ssize_t said = s->ret < 0 ? 0 : s->ret;
+
+	EXPECT_TRUE(bytes_are(page_at(s->mem, COPY_FIRST), 0x5a, said));
+	for (__u64 n = COPY_FIRST; n < COPY_FIRST + COPY_PAGES; n++)
+		if (!bytes_are(page_at(s->mem, n), 0, PAGE_SIZE))
+			bit_set(s->written, n);
+	nothing_lost(_metadata, s, NULL);
+}
+
 static ssize_t run_fork(struct subject *s)
 {
 	s->pid = fork();
@@ -692,6 +736,16 @@ TEST_F(nth, store_to_resident)
 TEST_F(nth, load)
 {
 	SWEEP(.before = punched, .run = run_load, .after = still_tracks, .absorbs = true);
+}
+
+TEST_F(nth, read_into_mapping)
+{
+	SWEEP(.before = punched_and_source, .run = run_read, .after = after_copy);
+}
+
+TEST_F(nth, vm_writev)
+{
+	SWEEP(.before = punched_and_source, .run = run_vm_writev, .after = after_copy);
 }
 
 TEST_F(nth, fork) { SWEEP(.before = dirty_some, .run = run_fork, .after = after_fork); }
