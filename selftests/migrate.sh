@@ -19,9 +19,11 @@ built=${OUTPUT:-$here/../build/selftests}
 export GUEST=${GUEST:-$here/../build/demo}
 hops=${HOPS:-$([ -n "${DIRTYTRACK_FULL:-}" ] && echo 20 || echo 4)}
 
-export RAM_MIB=160
-pages=$((RAM_MIB * 256))
-export WORKLOAD="24 2000"
+# On two slots, which are moved together: the workload fits into neither.
+ram_mib=96
+more_mib=64
+pages=$(((ram_mib + more_mib) * 256))
+workload="72 2000"
 
 accel=${ACCEL:-kvm}
 cpu=max
@@ -83,16 +85,17 @@ no_tick_is_lost()
 	console | grep '^tick .* bad [0-9]*$' | awk '$2 != NR { exit 1 }'
 }
 
-# machine N SLOT: the command line of the machine, Nth of its kind, on SLOT.
+# machine N: the command line of the Nth machine, all of one kind.
 machine()
 {
-	local ram=${RAM_MIB}M
-
+	slots=(--slot "ram$1=${ram_mib}M" --slot "more$1=${more_mib}M")
 	qemu=(qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -nodefaults -display none
-		-no-reboot -machine pc,memory-backend=ram -m "$ram"
-		-object "memory-backend-file,id=ram,share=on,size=$ram,mem-path={$2}"
+		-no-reboot -machine pc -m "$((ram_mib + more_mib))M"
+		-object "memory-backend-file,id=ram,share=on,size=${ram_mib}M,mem-path={ram$1}"
+		-object "memory-backend-file,id=more,share=on,size=${more_mib}M,mem-path={more$1}"
+		-numa node,memdev=ram -numa node,memdev=more
 		-kernel "$GUEST/vmlinux" -initrd "$GUEST/initrd.gz"
-		-append "console=ttyS0 panic=-1 quiet -- $WORKLOAD"
+		-append "console=ttyS0 panic=-1 quiet -- $workload"
 		-serial "file:vm$1/console"
 		-qmp "unix:vm$1/qmp,server=on,wait=off"
 		-qmp "unix:vm$1/qmp2,server=on,wait=off")
@@ -100,8 +103,8 @@ machine()
 
 receiver()
 {
-	machine "$1" "ram$1"
-	exec "$DIRTYTRACK" receive --slot "ram$1=${RAM_MIB}M" --timeout 60 \
+	machine "$1"
+	exec "$DIRTYTRACK" receive "${slots[@]}" --timeout 60 \
 		${PLUGIN:+--plugin "$PLUGIN"} "${@:2}" -- "${qemu[@]}" -incoming defer
 }
 
@@ -113,18 +116,17 @@ is_waiting()
 # moves URI RECEIVE_OPTION...: to the next QEMU.
 moves()
 {
-	local uri=$1 from=vm$hop name=ram$hop status=0
+	local uri=$1 from=$hop status=0
 
 	shift
-	[ "$hop" -gt 0 ] || name=ram
 	hop=$((hop + 1))
 	mkdir "vm$hop"
 	receiver "$hop" "$@" >"receive$hop.out" 2>&1 &
 	new=$!
 	old=$vm
 	wait_for 60 is_waiting || { kill "$new"; return 1; }
-	within 150 "$DIRTYTRACK" migrate --qmp "$from/qmp" --answer 60 --verify \
-		--downtime 2000 "$name=ram$hop" "$uri" >migrate.out 2>&1 || status=$?
+	within 150 "$DIRTYTRACK" migrate --qmp "vm$from/qmp" --answer 60 --verify \
+		--downtime 2000 "ram$from=ram$hop" "more$from=more$hop" "$uri" >migrate.out 2>&1 || status=$?
 	[ "$status" = 0 ] || { cat migrate.out "receive$hop.out"; return 1; }
 	vm=$new
 	grep -q "^identical: $pages pages" migrate.out && wait_for 20 eval "! kill -0 $old 2>/dev/null"
@@ -132,14 +134,28 @@ moves()
 
 hop=0
 printf 'user:%064d\n' 7 >psk
-plan $((2 + 2 * hops + 3))
+plan $((3 + 2 * hops + 3))
 
 mkdir vm0
-machine 0 ram
-"$DIRTYTRACK" run --slot "ram=${RAM_MIB}M" -- "${qemu[@]}" >vm.out 2>&1 &
+machine 0
+"$DIRTYTRACK" run "${slots[@]}" -- "${qemu[@]}" >vm.out 2>&1 &
 vm=$!
 check "an unmodified QEMU boots a Debian kernel in a slot" wait_for 120 has_ticked 2
 [ "$ktap_failed" = 0 ] || bail_out "no guest: $(cat vm.out; console | tail -n 5)"
+
+# Half of its memory: the other half would be left behind.
+half_refused()
+{
+	receiver 1 --listen "unix:$dir/socket" >half.out 2>&1 &
+	local half=$! status=0
+
+	wait_for 60 grep -qs "waiting for a guest" half.out
+	within 60 "$DIRTYTRACK" migrate --qmp vm0/qmp ram0=ram1 \
+		"nbd+unix:///?socket=$dir/socket" 2>refused.out || status=$?
+	kill "$half"
+	wait "$half" 2>/dev/null || :
+	[ "$status" = 1 ] && grep -q "memory more: it is shared and not moved" refused.out && is_well
+}
 
 refused()
 {
@@ -147,6 +163,11 @@ refused()
 		2>refused.out && is_well
 }
 check "without a receiver it stays and is well" refused
+mkdir vm1
+check "without half of its memory it stays and is well" half_refused
+rm -rf vm1
+# Those of the stand-in are files.
+[ -z "${DIRTYTRACK_STANDIN:-}" ] || rm -f "$DIRTYTRACK_STANDIN"/{ram,more}1*
 
 for ((i = 1; i <= hops; i++)); do
 	if ((i % 2)); then
@@ -164,13 +185,13 @@ done
 
 check "no tick was lost on the way" no_tick_is_lost
 check "no page was bad" [ "$(tick 8)" = 0 ]
-one_slot_left()
+two_slots_left()
 {
 	# The stand-in's slots are files, and stay.
 	[ -n "${DIRTYTRACK_STANDIN:-}" ] ||
-		[ "$("$DIRTYTRACK" list --noheadings --output LOGS | tr -d ' ')" = 0 ]
+		[ "$("$DIRTYTRACK" list --noheadings --output LOGS | tr -d ' \n')" = 00 ]
 }
-check "one slot is left, and nothing tracks it" one_slot_left
+check "its two slots are left, and nothing tracks them" two_slots_left
 
 note "$(cat migrate.out)"
 note "$(console | tail -n 1)"
