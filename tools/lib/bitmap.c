@@ -173,7 +173,8 @@ uint64_t dtrack_bitmap_next_clear(const uint64_t *bitmap, uint64_t nbits,
  * @nbits: bits in it
  * @first: bit at which to begin; moved to the first bit of the run
  *
- * The run ends at a clear bit or at @nbits.  dtrack_for_each_run() is the loop.
+ * The run ends at a clear bit or at @nbits.  For all of them, dtrack_for_each_run()
+ * is faster.
  *
  * Return: bits in the run; 0 when there is none, @first being @nbits then.
  */

@@ -179,16 +179,92 @@ uint64_t dtrack_bitmap_next_run(const uint64_t *bitmap, uint64_t nbits,
 				uint64_t *first);
 
 /**
+ * struct dtrack_runs - where dtrack_for_each_run() is
+ * @bitmap: the bitmap
+ * @nbits: bits in it
+ * @index: the word it has come to
+ * @word: what of it has not been visited
+ *
+ * A word is read once, when the loop comes to it.
+ */
+struct dtrack_runs {
+	const uint64_t *bitmap;
+	uint64_t nbits;
+	uint64_t index;
+	uint64_t word;
+};
+
+static inline struct dtrack_runs dtrack_runs_of(const uint64_t *bitmap, uint64_t nbits)
+{
+	struct dtrack_runs runs;
+
+	runs.bitmap = bitmap;
+	runs.nbits = nbits;
+	runs.index = 0;
+	runs.word = nbits ? bitmap[0] : 0;
+	return runs;
+}
+
+/*
+ * As dtrack_bitmap_next_run(), without looking again at what was visited.  Clear words
+ * are skipped by four: most of a bitmap is clear.
+ */
+static inline uint64_t dtrack_runs_next(struct dtrack_runs *runs, uint64_t *first)
+{
+	const uint64_t words = dtrack_bitmap_words(runs->nbits);
+	const uint64_t *bitmap = runs->bitmap;
+	uint64_t word = runs->word, index = runs->index, end;
+
+	while (!word) {
+		while (index + 4 < words && !(bitmap[index + 1] | bitmap[index + 2] |
+					      bitmap[index + 3] | bitmap[index + 4]))
+			index += 4;
+		if (++index >= words)
+			goto none;
+		word = bitmap[index];
+	}
+	*first = index * 64 + __builtin_ctzll(word);
+	/* The carry goes through the lowest run, and stops at the bit after it. */
+	end = word + (word & -word);
+	if (end) {
+		runs->word = word & end;
+		end = index * 64 + __builtin_ctzll(end);
+	} else {
+		while (!end && ++index < words)
+			end = ~bitmap[index];
+		runs->word = end ? ~end & ~(end ^ (end - 1)) : 0;
+		end = end ? index * 64 + __builtin_ctzll(end) : words * 64;
+	}
+	runs->index = index;
+	if (end <= runs->nbits)
+		return end - *first;
+	/* The last word may have bits beyond the end. */
+	runs->word = 0;
+	if (*first < runs->nbits)
+		return runs->nbits - *first;
+none:
+	runs->index = words;
+	runs->word = 0;
+	*first = runs->nbits;
+	return 0;
+}
+
+#define DTRACK_RUNS_AT_(line) dtrack_runs_at_ ## line
+#define DTRACK_RUNS_AT(line) DTRACK_RUNS_AT_(line)
+
+/**
  * dtrack_for_each_run - visit each run of set bits, ascending
  * @first: uint64_t lvalue, first bit of the run
  * @count: uint64_t lvalue, bits in the run
  * @bitmap: bitmap
  * @nbits: bits in @bitmap
+ *
+ * What the body does to @first and @count does not matter.
  */
 #define dtrack_for_each_run(first, count, bitmap, nbits)		\
-	for ((first) = 0;						\
-	     ((count) = dtrack_bitmap_next_run(bitmap, nbits, &(first)));\
-	     (first) += (count))
+	for (struct dtrack_runs DTRACK_RUNS_AT(__LINE__) =		\
+	     dtrack_runs_of(bitmap, nbits);				\
+	     ((count) = dtrack_runs_next(&DTRACK_RUNS_AT(__LINE__), &(first)));)
 
 #ifdef __cplusplus
 }

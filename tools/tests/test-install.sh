@@ -96,7 +96,7 @@ links_from_cxx()
 symbols_agree()
 {
 	grep -v '^static' "$SRC/lib/dirtytrack.h" | grep -oE '\bdtrack_[a-z_]+\(' |
-		tr -d '(' | grep -vE '_test$|_words$|for_each_run$' |
+		tr -d '(' | grep -vE '_test$|_words$|_runs_of$|_runs_next$|for_each_run$' |
 		sort -u >"$tmp/declared"
 	grep -oE '^	dtrack_[a-z_]+' "$SRC/lib/libdirtytrack.map" | tr -d '\t' |
 		sort >"$tmp/map"
