@@ -67,9 +67,11 @@ bench-ready:
 	@$(MAKE) --no-print-directory -C tools bench
 ifneq ($(HERE),)
 	@$(MAKE) --no-print-directory modules
+	@tools/bench/srcu/build $(KDIR) build/bench-srcu
 else
 	@tools/vm/setup host $(KERNEL)
 	@tools/vm/build-in $(KERNEL) $(MAKE) --no-print-directory modules KDIR=$$(tools/vm/kdir $(KERNEL))
+	@tools/vm/build-in $(KERNEL) tools/bench/srcu/build $$(tools/vm/kdir $(KERNEL)) build/bench-srcu
 endif
 
 bench: bench-ready
@@ -95,7 +97,7 @@ uninstall:
 	fi
 
 clean:
-	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check build/doc
+	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check build/doc build/bench build/bench-srcu
 
 distclean:
 	rm -rf build

@@ -4,13 +4,16 @@
 # The benchmark's trackers, at its smallest: each must report what was written, between
 # harvests and while harvests go back to back, or its times would mean nothing.  Speed
 # is not looked at.  Two controls forget pages: the benchmark must notice both times.
+# Then the small benchmarks, which check their results likewise.
 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
 
-bench=$here/../build/tools/dirtytrack-bench
+build=$here/../build
+bench=$build/tools/dirtytrack-bench
+srcu=$build/bench-srcu/$(uname -r)/bench_srcu.ko
 [ -x "$bench" ] || bail_out "there is no $bench: run make -C tools bench"
 
 # Trackers want the module with parameters of theirs.
@@ -37,7 +40,17 @@ ended_with()
 	return 1
 }
 
-plan $((${#trackers[@]} + 2))
+# What it prints is diagnosis.
+works()
+{
+	local result=0
+
+	"$@" >"$output" 2>&1 || result=$?
+	note "$(cat "$output")"
+	return $result
+}
+
+plan $((${#trackers[@]} + 5))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -51,4 +64,8 @@ run dirtytrack --lose 2
 check "control: a page that is not reported is noticed" ended_with 3
 run dirtytrack --lose 1 --pattern nothing --sparse 0
 check "control: so it is while harvests go back to back" ended_with 3
+check "walks of a bitmap" works "$build/tools/bench-bitmap" -s 4 -r 1
+[ -e /sys/module/dirtytrack ] || insmod "$DIRTYTRACK_KO"
+check "syncs that are not aligned" works "$build/tools/bench-sync" -n 512 -r 1
+check "harvests by xchg and with SRCU" works "$build/tools/bench-latency" -m "$srcu" -r 1
 finish
