@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "../dirtytrack/units.h"
 #include "bench.h"
@@ -290,13 +292,40 @@ static void print_list(void)
 static void measure(const struct options *o, const struct tracker *t, unsigned int run,
 		    bool warm_up)
 {
-	if (t->params)
-		module_use(t->params);
+	run_on(0);
+	measure_init(&o->setup);
 	measure_patterns(t, run, warm_up);
 	if (o->setup.sparse)
 		measure_sparse(t, run, warm_up);
 	if (o->setup.seconds)
 		measure_back_to_back(t, warm_up);
+}
+
+/*
+ * In a process of its own: some of what a tracker does to an address space stays
+ * there.  One that once had a virtual machine is taken for one that has.
+ */
+static void measure_apart(const struct options *o, const struct tracker *t,
+			  unsigned int run, bool warm_up)
+{
+	int status;
+	pid_t pid;
+
+	if (t->params)
+		module_use(t->params);
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (!pid) {
+		measure(o, t, run, warm_up);
+		exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		die("waitpid");
+	if (WIFSIGNALED(status))
+		quit(EXIT_TROUBLE, "%s: killed by signal %d", t->name, WTERMSIG(status));
+	if (WEXITSTATUS(status))
+		exit(WEXITSTATUS(status));
 }
 
 int main(int argc, char **argv)
@@ -325,10 +354,9 @@ int main(int argc, char **argv)
 	}
 	check_names(&o);
 	module_init(o.module);
-	measure_init(&o.setup);
+	results_init();
 	if (sched_getaffinity(0, sizeof(processors), &processors))
 		die("sched_getaffinity");
-	run_on(0);
 	for (size_t i = 0; i < NELEM(trackers); i++) {
 		struct candidate *c = &candidates[report.nr];
 
@@ -347,7 +375,7 @@ int main(int argc, char **argv)
 	for (unsigned int run = 0; run <= o.runs; run++)
 		for (size_t i = 0; i < report.nr; i++)
 			if (!candidates[i].missing)
-				measure(&o, candidates[i].tracker, run, !run);
+				measure_apart(&o, candidates[i].tracker, run, !run);
 	report.runs = o.runs;
 	report_tables(&report);
 	if (o.json)

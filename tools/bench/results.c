@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "bench.h"
 #include "results.h"
 #include "ticks.h"
+
+/* Trackers by patterns by metrics, with room. */
+#define MAX_SERIES 2048
 
 const struct metric_desc metrics[NR_METRICS] = {
 	[METRIC_COST] = { "cost", "ns/page", "instructions/page", 1 },
@@ -25,14 +29,28 @@ const char *metric_unit(enum metric metric)
 	return ticks_per_instruction() ? m->counted_unit : m->unit;
 }
 
-static struct series **all;
-static size_t nr_all;
+/*
+ * In memory that children share with their parent.  One of them at a time adds to it,
+ * and the parent reads when they are gone.
+ */
+static struct all {
+	size_t nr;
+	struct series series[MAX_SERIES];
+} *all;
+
+void results_init(void)
+{
+	all = mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (all == MAP_FAILED)
+		die("memory");
+}
 
 static struct series *find(enum metric metric, const struct tracker *tracker,
 			   const char *workload)
 {
-	for (size_t i = 0; i < nr_all; i++) {
-		struct series *s = all[i];
+	for (size_t i = 0; i < all->nr; i++) {
+		struct series *s = &all->series[i];
 
 		if (s->metric == metric && s->tracker == tracker &&
 		    !strcmp(s->workload ?: "", workload ?: ""))
@@ -54,20 +72,18 @@ struct series *series_get(enum metric metric, const struct tracker *tracker,
 
 	if (s)
 		return s;
-	s = calloc(1, sizeof(*s));
-	all = reallocarray(all, nr_all + 1, sizeof(*all));
-	if (!s || !all)
-		die("memory");
+	if (all->nr == MAX_SERIES)
+		quit(EXIT_TROUBLE, "more than %d series", MAX_SERIES);
+	s = &all->series[all->nr++];
 	s->metric = metric;
 	s->tracker = tracker;
 	s->workload = workload;
-	all[nr_all++] = s;
 	return s;
 }
 
 const struct series *series_number(size_t i)
 {
-	return i < nr_all ? all[i] : NULL;
+	return i < all->nr ? &all->series[i] : NULL;
 }
 
 void series_add(struct series *s, double value)

@@ -60,6 +60,8 @@ struct series {
 	uint64_t reported;
 };
 
+/* Before all else. */
+void results_init(void);
 /* The series, made if there is none. */
 struct series *series_get(enum metric metric, const struct tracker *tracker,
 			  const char *workload);
