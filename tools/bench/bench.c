@@ -36,6 +36,7 @@
 
 static const struct tracker *const trackers[] = {
 	&tracker_slot,
+	&tracker_slot_group,
 	&tracker_slot_single,
 	&tracker_slot_zap,
 	&tracker_uffd_anon,
@@ -139,7 +140,7 @@ static const char help_text[] =
 "\n"
 "What each way of tracking written pages costs, side by side.\n"
 "\n"
-" -s, --size SIZE        memory that is tracked (64M)\n"
+" -s, --size SIZE        memory that is tracked (32M)\n"
 " -S, --sparse SIZE      a large region of which one page is written; 0: none (16G)\n"
 " -r, --runs NUMBER      runs of which the median is shown (5)\n"
 " -t, --seconds SECONDS  how long harvests go back to back in each; 0: not at all (1)\n"
@@ -331,7 +332,7 @@ static void measure_apart(const struct options *o, const struct tracker *t,
 int main(int argc, char **argv)
 {
 	struct options o = {
-		.setup.npages = (64ULL << 20) / DTRACK_PAGE_SIZE,
+		.setup.npages = (32ULL << 20) / DTRACK_PAGE_SIZE,
 		.setup.sparse = (16ULL << 30) / DTRACK_PAGE_SIZE,
 		.setup.seconds = 1,
 		.runs = 5,

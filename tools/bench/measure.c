@@ -22,8 +22,12 @@
 #include "results.h"
 #include "ticks.h"
 
-/* Few pages are written again and again, for times that are long enough. */
+/*
+ * Few pages are written again and again, for times that are long enough.  At least three
+ * times, and the median counts: what adapts to a pattern has done it by then.
+ */
 #define ENOUGH_PAGES 2048
+#define MIN_ROUNDS 3
 #define MAX_ROUNDS 16
 #define SPARSE_ROUNDS 4
 /*
@@ -240,7 +244,9 @@ static unsigned int rounds_for(size_t n)
 
 	if (counting())
 		return SLICE_ROUNDS;
-	return rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds ? rounds : 1;
+	if (rounds < MIN_ROUNDS)
+		return MIN_ROUNDS;
+	return rounds < MAX_ROUNDS ? rounds : MAX_ROUNDS;
 }
 
 /* What the rounds of a pattern took. */

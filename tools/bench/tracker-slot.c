@@ -67,9 +67,17 @@ const struct tracker tracker_slot = {
 	SLOT_TRACKER,
 };
 
+const struct tracker tracker_slot_group = {
+	.name = "dirtytrack-group",
+	.what = "a slot, one fault opens 64 pages, always",
+	.params = "grants=group",
+	.param = "grants",
+	SLOT_TRACKER,
+};
+
 const struct tracker tracker_slot_single = {
 	.name = "dirtytrack-single",
-	.what = "a slot, one fault a page",
+	.what = "a slot, one fault a page, always",
 	.params = "grants=single",
 	.param = "grants",
 	SLOT_TRACKER,

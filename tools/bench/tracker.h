@@ -80,7 +80,8 @@ struct tracker {
 };
 
 extern const struct tracker tracker_none;
-extern const struct tracker tracker_slot, tracker_slot_single, tracker_slot_zap;
+extern const struct tracker tracker_slot, tracker_slot_group;
+extern const struct tracker tracker_slot_single, tracker_slot_zap;
 extern const struct tracker tracker_uffd_anon, tracker_uffd_memfd;
 extern const struct tracker tracker_uffd_handler;
 extern const struct tracker tracker_soft_dirty;
