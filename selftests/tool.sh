@@ -304,6 +304,101 @@ rate_is_plausible()
 	"$dirtytrack" rate vm -i 0.2 -c 1 | grep -q 'PAGES/S'
 }
 
+# Page by page as they are written, and none that was not; a page may be told twice,
+# while its writer still holds it.
+follow_is_exact()
+{
+	local follower lines
+
+	rm -f ready go again end
+	"$dirtytrack" run -s quiet=4M -- sh -c '
+		touch ready
+		until [ -e go ]; do sleep 0.05; done
+		dd if=/dev/zero of={quiet} bs=4k seek=5 count=3 conv=notrunc status=none
+		dd if=/dev/zero of={quiet} bs=4k seek=64 count=1 conv=notrunc status=none
+		until [ -e again ]; do sleep 0.05; done
+		dd if=/dev/zero of={quiet} bs=4k seek=6 count=1 conv=notrunc status=none
+		until [ -e end ]; do sleep 0.05; done' &
+	pids+=($!)
+	wait_for 60 test -e ready || return 1
+	"$dirtytrack" log quiet --follow --json >followed &
+	follower=$!
+	pids+=("$follower")
+	wait_for 60 one_log || return 1
+	touch go
+	wait_for 60 follows 0 '[5,6,7,64]' || return 1
+	# What was reported is protected again: the next write is told, too.
+	sleep 0.5
+	lines=$(wc -l <followed)
+	touch again
+	wait_for 60 follows "$lines" '[6]' || return 1
+	kill "$follower"
+	quietly wait "$follower" || :
+	touch end
+	is followed "$(followed_from 0)" '[5,6,7,64]'
+}
+
+one_log()
+{
+	[ "$("$dirtytrack" info quiet -J | jq .logs)" = 1 ]
+}
+
+# followed_from LINE: the pages of the lines after that.
+followed_from()
+{
+	jq -cs ".[$1:] | [.[] | range(.first; .first + .pages)] | unique" followed
+}
+
+# follows LINE PAGES
+follows()
+{
+	[ "$(followed_from "$1")" = "$2" ]
+}
+
+# The ring is too small for the writer, not the log.
+follow_overflows()
+{
+	exits_with 0 "$dirtytrack" log vm --follow --ring 64 --all-set --interval 0.5 --count 4 --json &&
+	[ "$(jq -s 'map(.pages) | add' out)" -gt 64 ] &&
+	[ "$(jq -cs '[.[] | range(.first; .first + .pages)] | unique | length' out)" -gt \
+		$((npages / 2)) ] &&
+	[ "$(jq -cs 'map(.first + .pages) | max' out)" -le 4096 ]
+}
+
+follow_explains()
+{
+	fails 1 "a power of two" "$dirtytrack" log vm --follow --ring 100 &&
+	fails 1 "a power of two" "$dirtytrack" log vm --follow --ring 32 &&
+	is logs "$(logs)" 0
+}
+
+# While the command is there; a slow machine writes less than that anyway.
+limit_holds()
+{
+	local n
+
+	"$dirtytrack" rate vm -i 1 -c 3 --limit 200 --output-all --json >out &&
+	for n in $(jq '."pages_s"' out | tail -n 2); do
+		[ "$n" -gt 100 ] && [ "$n" -le 260 ] || {
+			note "$n pages/s"
+			return 1
+		}
+	done
+	is limit "$(jq -s '.[-1].limit' out)" 200 &&
+	[ "$(jq -s 'map(.throttles) | add' out)" -gt 0 ] &&
+	[ "$("$dirtytrack" info vm -J | jq '.throttled > 0')" = true ] &&
+	is "the limit afterwards" "$("$dirtytrack" info vm -J | jq .limit)" null &&
+	writes
+}
+
+info_of_the_module()
+{
+	"$dirtytrack" info --json >out &&
+	is features "$(jq -r .features out)" ring,limit &&
+	is "the largest ring" "$(jq .max_ring out)" \
+		"$(cat /sys/module/dirtytrack/parameters/max_ring_entries)"
+}
+
 # ---- copy ----
 
 copy_of_busy_writer()
@@ -524,7 +619,7 @@ slot_ends_with_its_users()
 	wait_for 10 no_slots && [ -z "$("$dirtytrack" list)" ]
 }
 
-plan 35
+plan 40
 check "run: exit status of the command" run_passes_status
 check "run: signal of the command" run_passes_signal
 check "run: the command takes its place and finds its slots" run_is_the_command
@@ -536,7 +631,12 @@ check "info: by name, id and path" info_by_name_id_path
 check "info: messages" info_explains
 check "log: exactly the pages written, as ranges and bitmap" log_is_exact
 check "log: all-set is what is resident" all_set_is_what_is_resident
+check "log: follows a ring" follow_is_exact
+check "log: follows a ring that is too small" follow_overflows
+check "log: messages about rings" follow_explains
 check "rate: what the writer does" rate_is_plausible
+check "rate: a limit" limit_holds
+check "info: rings and limits" info_of_the_module
 check "copy: of a busy writer, verified" copy_of_busy_writer
 check "copy: table and summary" copy_prints_rounds
 check "copy: image equals memory" copy_equals_memory
