@@ -77,6 +77,8 @@ struct dt_slot_stats {
  * @id: id, in the table of all slots
  * @name: name, padded with NULs
  * @npages: size
+ * @sponsor: user to whose bound it counts; none if its maker was privileged
+ * @charged: bytes charged for its tables and bitmaps; pages are charged as they come
  * @chunks: the page store
  * @resident: pages in it
  * @open: pages that may be writable somewhere (see vma.c)
@@ -115,6 +117,8 @@ struct dt_slot {
 	u32 id;
 	char name[DIRTYTRACK_NAME_LEN];
 	u64 npages;
+	kuid_t sponsor;
+	u64 charged;
 	struct dt_chunk *chunks;
 	struct percpu_counter resident;
 	struct dt_bitmap open;
@@ -154,6 +158,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
  * struct dt_log - one consumer's view of a slot
  * @slot: the slot; the log holds a reference to its inode
  * @id: number of the log in its slot, from 1; 0 before it is in the list
+ * @charged: bytes charged for it
  * @node: in the slot's list, under its lock
  * @bitmap: dirty pages; collects of any log of the slot set bits, harvests of
  *	this one take them
@@ -171,6 +176,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
 struct dt_log {
 	struct dt_slot *slot;
 	u32 id;
+	u64 charged;
 	struct list_head node;
 	struct dt_bitmap bitmap;
 	struct dt_ring ring;
@@ -199,9 +205,19 @@ int dt_slot_next(u32 id, u32 *out_id);
 void dt_slot_free(struct dt_slot *slot);
 void dt_slot_info(struct dt_slot *slot, struct dirtytrack_slot_info *info);
 u32 dt_slot_max(void);
+u32 dt_slot_user_max(void);
 u64 dt_slot_max_size(void);
 
+/* memory.c */
+int dt_memory_init(void);
+void dt_memory_exit(void);
+int dt_memory_charge(u64 bytes);
+void dt_memory_uncharge(u64 bytes);
+u64 dt_memory_used(void);
+u64 dt_memory_max(void);
+
 /* pages.c */
+u64 dt_pages_table_size(u64 npages);
 int dt_pages_init(struct dt_slot *slot);
 void dt_pages_destroy(struct dt_slot *slot);
 struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff);

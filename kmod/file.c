@@ -12,17 +12,20 @@
 
 #include "dirtytrack.h"
 
-/* The page with a reference for the caller, NULL for a hole, EIO if it is broken. */
+/*
+ * The page with a reference for the caller; NULL for a hole, which @alloc gives memory
+ * or else ENOSPC, ENOMEM; EIO if it is broken.
+ */
 static struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc)
 {
 	struct page *page;
 
 	filemap_invalidate_lock_shared(slot->inode.i_mapping);
 	page = alloc ? dt_page_get(slot, pgoff) : dt_page_find(slot, pgoff);
-	if (page)
+	if (!IS_ERR_OR_NULL(page))
 		get_page(page);
 	filemap_invalidate_unlock_shared(slot->inode.i_mapping);
-	if (page && PageHWPoison(page)) {
+	if (!IS_ERR_OR_NULL(page) && PageHWPoison(page)) {
 		put_page(page);
 		return ERR_PTR(-EIO);
 	}
@@ -72,7 +75,8 @@ ssize_t dt_file_read_iter(struct kiocb *iocb, struct iov_iter *to)
  * @iocb: the file and the position
  * @from: where from
  *
- * Return: bytes written, less than asked at the end; ENOSPC there, EFAULT, ENOMEM.
+ * Return: bytes written, less than asked at the end; ENOSPC there and over the bound
+ * for all slots, EFAULT, ENOMEM.
  */
 ssize_t dt_file_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
@@ -94,8 +98,8 @@ ssize_t dt_file_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		if (dt_limit_write(slot, pgoff))
 			return done ? done : -EINTR;
 		page = dt_page_hold(slot, pgoff, true);
-		if (IS_ERR_OR_NULL(page))
-			return done ? done : page ? PTR_ERR(page) : -ENOMEM;
+		if (IS_ERR(page))
+			return done ? done : PTR_ERR(page);
 		copied = copy_from_iter(page_address(page) + offset, bytes, from);
 		/* Also when it stopped at once: it may have written a part. */
 		dt_mark_written(slot, pgoff, page);

@@ -120,6 +120,18 @@ void dt_group_learn(struct dt_slot *slot, u64 word, u64 dirty)
 }
 
 /**
+ * dt_group_memory - how much that takes
+ * @npages: size of the slot
+ *
+ * Return: bytes.
+ */
+u64 dt_group_memory(u64 npages)
+{
+	return PAGE_ALIGN(dt_bitmap_words(npages) * sizeof(struct dt_history)) +
+	       PAGE_ALIGN(dt_bitmap_groups(npages));
+}
+
+/**
  * dt_group_alloc - make a slot's memory of what was written
  * @slot: the slot, with its open bitmap
  *

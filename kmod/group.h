@@ -20,6 +20,7 @@ struct dt_history {
 };
 
 int dt_group_init(void);
+u64 dt_group_memory(u64 npages);
 int dt_group_alloc(struct dt_slot *slot);
 void dt_group_free(struct dt_slot *slot);
 u64 dt_group_mask(struct dt_slot *slot, pgoff_t pgoff);

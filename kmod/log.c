@@ -50,6 +50,7 @@ static void dt_log_free(struct dt_log *log)
 	vfree(log->bitmap.summary);
 	kvfree(log->bitmap.top);
 	iput(&log->slot->inode);
+	dt_memory_uncharge(log->charged);
 	kfree(log);
 }
 
@@ -192,25 +193,36 @@ struct dt_log *dt_file_log(struct file *file)
 
 static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 {
-	struct dt_log *log = kzalloc(sizeof(*log), GFP_KERNEL_ACCOUNT);
+	/* Both are mapped by the page: dt_log_fault() hands out all of each. */
+	size_t words_size = PAGE_ALIGN(dt_bitmap_words(slot->npages) * sizeof(u64));
+	size_t summary_size = PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64));
+	size_t top_size = dt_bitmap_tops(slot->npages) * sizeof(u64);
+	u64 charge = sizeof(struct dt_log) + words_size + summary_size + top_size +
+		     dt_ring_memory(ring_entries);
 	void *words, *summary, *top;
+	struct dt_log *log;
+	int err;
 
-	if (!log)
-		return NULL;
+	err = dt_memory_charge(charge);
+	if (err)
+		return ERR_PTR(err);
+	log = kzalloc(sizeof(*log), GFP_KERNEL_ACCOUNT);
+	if (!log) {
+		dt_memory_uncharge(charge);
+		return ERR_PTR(-ENOMEM);
+	}
 	ihold(&slot->inode);
 	log->slot = slot;
+	log->charged = charge;
 	mutex_init(&log->lock);
 	INIT_LIST_HEAD(&log->node);
-	/* Both are mapped by the page: dt_log_fault() hands out all of each. */
-	words = __vmalloc(PAGE_ALIGN(dt_bitmap_words(slot->npages) * sizeof(u64)),
-			  DT_GFP_TABLE);
-	summary = __vmalloc(PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64)),
-			    DT_GFP_TABLE);
-	top = kvcalloc(dt_bitmap_tops(slot->npages), sizeof(u64), GFP_KERNEL_ACCOUNT);
+	words = __vmalloc(words_size, DT_GFP_TABLE);
+	summary = __vmalloc(summary_size, DT_GFP_TABLE);
+	top = kvzalloc(top_size, GFP_KERNEL_ACCOUNT);
 	dt_bitmap_init(&log->bitmap, slot->npages, words, summary, top);
 	if (dt_ring_init(&log->ring, ring_entries) || !words || !summary || !top) {
 		dt_log_free(log);
-		return NULL;
+		return ERR_PTR(-ENOMEM);
 	}
 	return log;
 }
@@ -282,8 +294,8 @@ struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries)
 			     ring_entries > dt_ring_max()))
 		return ERR_PTR(-EINVAL);
 	log = dt_log_alloc(slot, ring_entries);
-	if (!log)
-		return ERR_PTR(-ENOMEM);
+	if (IS_ERR(log))
+		return ERR_CAST(log);
 	file = anon_inode_getfile("[dirtytrack-log]", &dt_log_fops, log,
 				  O_RDWR | O_CLOEXEC);
 	if (IS_ERR(file)) {

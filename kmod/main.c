@@ -38,7 +38,7 @@ union dt_arg {
  * The layout is for ever: a size here changes only by a struct that grows, and then
  * the row's min keeps the old one.
  */
-static_assert(sizeof(struct dirtytrack_info) == 48);
+static_assert(sizeof(struct dirtytrack_info) == 56);
 static_assert(sizeof(struct dirtytrack_slot_create) == 56);
 static_assert(sizeof(struct dirtytrack_slot_next) == 16);
 static_assert(sizeof(struct dirtytrack_slot_open) == 48);
@@ -100,7 +100,8 @@ static int dt_ioctl_info(struct file *on, union dt_arg *arg, struct file **file)
 	info->out_page_shift = PAGE_SHIFT;
 	info->out_strategy = dt_protect_of(NULL)->id;
 	info->out_max_ring_entries = dt_ring_max();
-	info->out_reserved = 0;
+	info->out_max_user_slots = dt_slot_user_max();
+	info->out_max_memory = dt_memory_max();
 	return 0;
 }
 
@@ -399,12 +400,20 @@ static int __init dt_init(void)
 	err = dt_group_init();
 	if (err)
 		return err;
-	err = dt_slotfs_init();
+	err = dt_memory_init();
 	if (err)
 		return err;
+	err = dt_slotfs_init();
+	if (err)
+		goto memory;
 	err = misc_register(&dt_device);
 	if (err)
-		dt_slotfs_exit();
+		goto slotfs;
+	return 0;
+slotfs:
+	dt_slotfs_exit();
+memory:
+	dt_memory_exit();
 	return err;
 }
 
@@ -413,6 +422,7 @@ static void __exit dt_exit(void)
 	misc_deregister(&dt_device);
 	dt_slotfs_exit();
 	dt_slot_exit();
+	dt_memory_exit();
 }
 
 module_init(dt_init);

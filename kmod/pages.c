@@ -16,6 +16,8 @@
 
 #include "dirtytrack.h"
 
+#define DT_CHUNK_TABLE_SIZE (DT_CHUNK_PAGES * sizeof(struct page *))
+
 static u64 dt_nchunks(struct dt_slot *slot)
 {
 	return DIV_ROUND_UP_ULL(slot->npages, DT_CHUNK_PAGES);
@@ -27,6 +29,18 @@ static struct dt_chunk *dt_chunk_of(struct dt_slot *slot, pgoff_t pgoff)
 }
 
 /**
+ * dt_pages_table_size - what an empty page store takes
+ * @npages: size of its slot
+ *
+ * Return: bytes.
+ */
+u64 dt_pages_table_size(u64 npages)
+{
+	return PAGE_ALIGN(DIV_ROUND_UP_ULL(npages, DT_CHUNK_PAGES) *
+			  sizeof(struct dt_chunk));
+}
+
+/**
  * dt_pages_init - make the empty page store
  * @slot: the slot, with its size
  *
@@ -34,8 +48,7 @@ static struct dt_chunk *dt_chunk_of(struct dt_slot *slot, pgoff_t pgoff)
  */
 int dt_pages_init(struct dt_slot *slot)
 {
-	slot->chunks = __vmalloc(dt_nchunks(slot) * sizeof(*slot->chunks),
-				 DT_GFP_TABLE);
+	slot->chunks = __vmalloc(dt_pages_table_size(slot->npages), DT_GFP_TABLE);
 	if (!slot->chunks)
 		return -ENOMEM;
 	return percpu_counter_init(&slot->resident, 0, GFP_KERNEL_ACCOUNT);
@@ -47,7 +60,7 @@ int dt_pages_init(struct dt_slot *slot)
  */
 void dt_pages_destroy(struct dt_slot *slot)
 {
-	u64 i;
+	u64 i, charged = 0;
 	int j;
 
 	for (i = 0; slot->chunks && i < dt_nchunks(slot); i++) {
@@ -56,12 +69,16 @@ void dt_pages_destroy(struct dt_slot *slot)
 		if (!pages)
 			continue;
 		for (j = 0; j < DT_CHUNK_PAGES; j++) {
-			if (pages[j])
-				put_page(pages[j]);
+			if (!pages[j])
+				continue;
+			put_page(pages[j]);
+			charged += PAGE_SIZE;
 		}
 		kfree(pages);
+		charged += DT_CHUNK_TABLE_SIZE;
 		cond_resched();
 	}
+	dt_memory_uncharge(charged);
 	vfree(slot->chunks);
 	percpu_counter_destroy(&slot->resident);
 }
@@ -100,18 +117,20 @@ struct page **dt_pages_word(struct dt_slot *slot, u64 word)
 static struct page **dt_chunk_get(struct dt_chunk *chunk)
 {
 	struct page **pages = READ_ONCE(chunk->pages), **new;
+	int err;
 
 	if (pages)
 		return pages;
-	new = kcalloc(DT_CHUNK_PAGES, sizeof(*new), GFP_KERNEL_ACCOUNT);
-	if (!new)
-		return NULL;
-	pages = cmpxchg(&chunk->pages, NULL, new);
-	if (pages) {
-		kfree(new);
-		return pages;
-	}
-	return new;
+	err = dt_memory_charge(DT_CHUNK_TABLE_SIZE);
+	if (err)
+		return ERR_PTR(err);
+	new = kzalloc(DT_CHUNK_TABLE_SIZE, GFP_KERNEL_ACCOUNT);
+	pages = new ? cmpxchg(&chunk->pages, NULL, new) : ERR_PTR(-ENOMEM);
+	if (!pages)
+		return new;
+	kfree(new);			/* another was faster */
+	dt_memory_uncharge(DT_CHUNK_TABLE_SIZE);
+	return pages;
 }
 
 /**
@@ -120,25 +139,30 @@ static struct page **dt_chunk_get(struct dt_chunk *chunk)
  * @pgoff: its offset, inside the slot
  *
  * Context: invalidate_lock held, may sleep.
- * Return: the page, or NULL if memory is short.
+ * Return: the page; ENOSPC over the bound for all slots, ENOMEM.
  */
 struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff)
 {
 	struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
 	struct page **pages = dt_chunk_get(chunk);
 	struct page *page, *old;
+	int err;
 
-	if (!pages)
-		return NULL;
+	if (IS_ERR(pages))
+		return ERR_CAST(pages);
 	page = READ_ONCE(pages[pgoff % DT_CHUNK_PAGES]);
 	if (page)
 		return page;
+	err = dt_memory_charge(PAGE_SIZE);
+	if (err)
+		return ERR_PTR(err);
 	page = alloc_page(GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT);
-	if (!page)
-		return NULL;
-	old = cmpxchg(&pages[pgoff % DT_CHUNK_PAGES], NULL, page);
+	old = page ? cmpxchg(&pages[pgoff % DT_CHUNK_PAGES], NULL, page) :
+		     ERR_PTR(-ENOMEM);
 	if (old) {
-		put_page(page);
+		if (page)
+			put_page(page);		/* another was faster */
+		dt_memory_uncharge(PAGE_SIZE);
 		return old;
 	}
 	atomic_inc(&chunk->resident);
@@ -225,6 +249,7 @@ struct page *dt_page_remove(struct dt_slot *slot, pgoff_t pgoff)
 		WRITE_ONCE(chunk->pages[pgoff % DT_CHUNK_PAGES], NULL);
 		atomic_dec(&chunk->resident);
 		percpu_counter_dec(&slot->resident);
+		dt_memory_uncharge(PAGE_SIZE);
 	}
 	return page;
 }
@@ -243,5 +268,6 @@ void dt_pages_trim(struct dt_slot *slot, pgoff_t pgoff)
 	if (chunk->pages && !atomic_read(&chunk->resident)) {
 		kfree(chunk->pages);
 		chunk->pages = NULL;
+		dt_memory_uncharge(DT_CHUNK_TABLE_SIZE);
 	}
 }

@@ -119,8 +119,8 @@ static long dt_populate(struct dt_slot *slot, loff_t offset, loff_t len)
 		filemap_invalidate_lock_shared(mapping);
 		page = dt_page_get(slot, pgoff);
 		filemap_invalidate_unlock_shared(mapping);
-		if (!page)
-			return -ENOMEM;
+		if (IS_ERR(page))
+			return PTR_ERR(page);
 		cond_resched();
 	}
 	return 0;
@@ -134,7 +134,8 @@ static long dt_populate(struct dt_slot *slot, loff_t offset, loff_t len)
  * @offset: in bytes
  * @len: in bytes; pages that a release covers in part are zeroed there
  *
- * Return: 0; EOPNOTSUPP (other modes), EPERM (beyond the end), EINTR, ENOMEM.
+ * Return: 0; EOPNOTSUPP (other modes), EPERM (beyond the end), ENOSPC (over the bound
+ * for all slots), EINTR, ENOMEM.
  */
 long dt_file_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 {

@@ -43,6 +43,19 @@ u32 dt_ring_max(void)
 }
 
 /**
+ * dt_ring_memory - what a ring takes
+ * @nr: its entries, 0 for no ring
+ *
+ * Return: bytes.
+ */
+u64 dt_ring_memory(u32 nr)
+{
+	struct dt_ring ring = { .nr = nr };
+
+	return nr ? dt_ring_size(&ring) + PAGE_SIZE : 0;
+}
+
+/**
  * dt_ring_size - how large the mapping with the entries is
  * @ring: the ring
  *

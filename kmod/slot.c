@@ -7,6 +7,7 @@
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/module.h>
+#include <linux/user_namespace.h>
 #include <linux/vmalloc.h>
 #include <linux/xarray.h>
 
@@ -19,6 +20,10 @@
 static unsigned int max_slots = 1024;
 module_param(max_slots, uint, 0444);
 MODULE_PARM_DESC(max_slots, "how many slots may exist at once");
+
+static unsigned int max_user_slots;
+module_param(max_user_slots, uint, 0444);
+MODULE_PARM_DESC(max_user_slots, "how many of them may be an unprivileged user's (default: a quarter)");
 
 static unsigned long max_slot_size = 1UL << 40;
 module_param(max_slot_size, ulong, 0444);
@@ -38,6 +43,16 @@ static u32 dt_nslots;
 u32 dt_slot_max(void)
 {
 	return max_slots;
+}
+
+/**
+ * dt_slot_user_max - how many slots an unprivileged user may have
+ *
+ * Return: the limit.
+ */
+u32 dt_slot_user_max(void)
+{
+	return max_user_slots ?: max(max_slots / 4, 1U);
 }
 
 /**
@@ -67,28 +82,56 @@ static bool dt_slot_permitted(struct dt_slot *slot)
 	return dt_slot_own(slot) || dt_slot_privileged();
 }
 
+/*
+ * The user who answers for a slot.  In a user namespace of his own he can be many:
+ * it is he who made the outermost of them.
+ */
+static kuid_t dt_slot_sponsor(void)
+{
+	struct user_namespace *ns = current_user_ns();
+	kuid_t uid = current_fsuid();
+
+	if (dt_slot_privileged())
+		return INVALID_UID;
+	for (; ns != &init_user_ns; ns = ns->parent)
+		uid = ns->owner;
+	return uid;
+}
+
 static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 {
-	struct dt_slot *slot = dt_slotfs_alloc(length);
+	u64 npages = length >> PAGE_SHIFT;
+	size_t words_size = PAGE_ALIGN(dt_bitmap_words(npages) * sizeof(u64));
+	size_t summary_size = PAGE_ALIGN(dt_bitmap_groups(npages) * sizeof(u64));
+	size_t top_size = dt_bitmap_tops(npages) * sizeof(u64);
+	u64 charge = sizeof(struct dt_slot) + dt_pages_table_size(npages) +
+		     2 * words_size + summary_size + top_size + dt_group_memory(npages);
 	void *words, *summary, *top;
+	struct dt_slot *slot;
+	int err;
 
-	if (!slot)
-		return NULL;
+	err = dt_memory_charge(charge);
+	if (err)
+		return ERR_PTR(err);
+	slot = dt_slotfs_alloc(length);
+	if (!slot) {
+		dt_memory_uncharge(charge);
+		return ERR_PTR(-ENOMEM);
+	}
+	slot->charged = charge;
+	slot->sponsor = dt_slot_sponsor();
 	memcpy(slot->name, name, sizeof(slot->name));
 
-	words = __vmalloc(dt_bitmap_words(slot->npages) * sizeof(u64),
-			  DT_GFP_TABLE);
-	summary = __vmalloc(dt_bitmap_groups(slot->npages) * sizeof(u64),
-			    DT_GFP_TABLE);
-	top = kvcalloc(dt_bitmap_tops(slot->npages), sizeof(u64), GFP_KERNEL_ACCOUNT);
-	dt_bitmap_init(&slot->open, slot->npages, words, summary, top);
-	slot->released = __vmalloc(dt_bitmap_words(slot->npages) * sizeof(u64),
-				   DT_GFP_TABLE);
+	words = __vmalloc(words_size, DT_GFP_TABLE);
+	summary = __vmalloc(summary_size, DT_GFP_TABLE);
+	top = kvzalloc(top_size, GFP_KERNEL_ACCOUNT);
+	dt_bitmap_init(&slot->open, npages, words, summary, top);
+	slot->released = __vmalloc(words_size, DT_GFP_TABLE);
 	slot->stats = alloc_percpu_gfp(struct dt_slot_stats, GFP_KERNEL_ACCOUNT);
 	if (!words || !summary || !top || !slot->released || !slot->stats ||
 	    dt_group_alloc(slot) || dt_pages_init(slot)) {
 		iput(&slot->inode);	/* which frees what there is */
-		return NULL;
+		return ERR_PTR(-ENOMEM);
 	}
 	return slot;
 }
@@ -115,6 +158,7 @@ void dt_slot_free(struct dt_slot *slot)
 	dt_group_free(slot);
 	vfree(slot->released);
 	free_percpu(slot->stats);
+	dt_memory_uncharge(slot->charged);
 }
 
 static bool dt_name_taken(const char *name, kuid_t uid)
@@ -131,6 +175,20 @@ static bool dt_name_taken(const char *name, kuid_t uid)
 	return false;
 }
 
+/* Has the user who answers for it as many slots as he may? */
+static bool dt_user_full(struct dt_slot *slot)
+{
+	struct dt_slot *other;
+	unsigned long id;
+	u32 n = 0;
+
+	if (!uid_valid(slot->sponsor))
+		return false;
+	xa_for_each(&dt_slots, id, other)
+		n += uid_eq(other->sponsor, slot->sponsor);
+	return n >= dt_slot_user_max();
+}
+
 static int dt_slot_publish(struct dt_slot *slot)
 {
 	int err;
@@ -138,7 +196,8 @@ static int dt_slot_publish(struct dt_slot *slot)
 	mutex_lock(&dt_slots_lock);
 	if (dt_name_taken(slot->name, slot->inode.i_uid)) {
 		err = -EEXIST;
-	} else if (dt_nslots >= max_slots || dt_last_id == U32_MAX) {
+	} else if (dt_nslots >= max_slots || dt_last_id == U32_MAX ||
+		   dt_user_full(slot)) {
 		err = -ENOSPC;
 	} else {
 		err = xa_err(xa_store(&dt_slots, dt_last_id + 1, slot, GFP_KERNEL));
@@ -168,8 +227,8 @@ struct file *dt_slot_create(u64 length, const char *name, u32 *out_id)
 	if (length > dt_slot_max_size())
 		return ERR_PTR(-EFBIG);
 	slot = dt_slot_alloc(length, name);
-	if (!slot)
-		return ERR_PTR(-ENOMEM);
+	if (IS_ERR(slot))
+		return ERR_CAST(slot);
 	file = dt_slotfs_open(slot);
 	if (IS_ERR(file))
 		return file;

@@ -226,8 +226,9 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	fresh = !page;
 	if (fresh)
 		page = dt_page_get(slot, vmf->pgoff);
-	if (!page) {
-		ret = VM_FAULT_OOM;
+	if (IS_ERR(page)) {
+		/* SIGBUS over the bound: VM_FAULT_OOM would fault again, for ever. */
+		ret = vmf_error(PTR_ERR(page));
 		goto unlock;
 	}
 	if (PageHWPoison(page)) {

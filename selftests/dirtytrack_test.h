@@ -75,7 +75,8 @@ static const struct dt_call dt_calls[] = {
 			DT_OUT(dirtytrack_info, out_page_shift),
 			DT_OUT(dirtytrack_info, out_strategy),
 			DT_OUT(dirtytrack_info, out_max_ring_entries),
-			DT_OUT(dirtytrack_info, out_reserved),
+			DT_OUT(dirtytrack_info, out_max_user_slots),
+			DT_OUT(dirtytrack_info, out_max_memory),
 		}
 	}, {
 		DIRTYTRACK_SLOT_CREATE, "SLOT_CREATE",

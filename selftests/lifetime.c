@@ -15,6 +15,7 @@
 
 #include <linux/userfaultfd.h>
 
+#include "module.h"
 #include "processes.h"
 
 #define NPAGES 200
@@ -214,11 +215,6 @@ TEST_F(holder, keeps_slot)
 	slot = test_slot_create(dev, NAME, PAGE_SIZE, NULL);
 	close(slot);
 	close(dev);
-}
-
-static int delete_module(void)
-{
-	return syscall(SYS_delete_module, "dirtytrack", O_NONBLOCK);
 }
 
 /* Code that something alive may call must not go away. */
@@ -947,46 +943,6 @@ TEST(max_slots)
 }
 
 /* ---- the module ---- */
-
-/* Its parameters as they are, to load it again with. */
-static void parameters(char *buf, size_t size)
-{
-	DIR *dir = opendir("/sys/module/dirtytrack/parameters");
-	struct dirent *entry;
-	size_t n = 0;
-
-	buf[0] = 0;
-	while (dir && (entry = readdir(dir))) {
-		char path[512], value[128] = "";
-		FILE *f;
-
-		if (entry->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/sys/module/dirtytrack/parameters/%s",
-			 entry->d_name);
-		f = fopen(path, "r");
-		/* A string that nobody set reads as "(null)". */
-		if (f && fgets(value, sizeof(value), f) && value[0] != '(') {
-			value[strcspn(value, "\n")] = 0;
-			n += snprintf(buf + n, size - n, "%s=%s ", entry->d_name, value);
-		}
-		if (f)
-			fclose(f);
-	}
-	if (dir)
-		closedir(dir);
-}
-
-static int load_module(const char *ko, const char *params)
-{
-	int file = open(ko, O_RDONLY | O_CLOEXEC), ret;
-
-	if (file < 0)
-		dt_broken("DIRTYTRACK_KO=%s: %s", ko, strerror(errno));
-	ret = syscall(SYS_finit_module, file, params, 0);
-	close(file);
-	return ret;
-}
 
 FIXTURE(module)
 {

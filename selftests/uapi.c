@@ -28,8 +28,9 @@ LAYOUT(dirtytrack_info, out_max_logs, 28, 4);
 LAYOUT(dirtytrack_info, out_page_shift, 32, 4);
 LAYOUT(dirtytrack_info, out_strategy, 36, 4);
 LAYOUT(dirtytrack_info, out_max_ring_entries, 40, 4);
-LAYOUT(dirtytrack_info, out_reserved, 44, 4);
-SIZE(dirtytrack_info, 48);
+LAYOUT(dirtytrack_info, out_max_user_slots, 44, 4);
+LAYOUT(dirtytrack_info, out_max_memory, 48, 8);
+SIZE(dirtytrack_info, 56);
 
 LAYOUT(dirtytrack_slot_create, size, 0, 4);
 LAYOUT(dirtytrack_slot_create, flags, 4, 4);
@@ -776,7 +777,9 @@ TEST_F(uapi, get_info)
 	test_info(self->o.dev, &info);
 	EXPECT_EQ(DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT, info.out_features);
 	EXPECT_LE(DIRTYTRACK_RING_MIN_ENTRIES, info.out_max_ring_entries);
-	EXPECT_EQ(0, info.out_reserved);
+	EXPECT_LT(0, info.out_max_user_slots);
+	EXPECT_GE(info.out_max_slots, info.out_max_user_slots);
+	EXPECT_LT(NPAGES * PAGE_SIZE, info.out_max_memory);
 	EXPECT_LE(NPAGES * PAGE_SIZE, info.out_max_slot_size);
 	EXPECT_EQ(0, info.out_max_slot_size % PAGE_SIZE);
 	EXPECT_LT(0, info.out_max_slots);

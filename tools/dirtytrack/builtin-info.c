@@ -21,8 +21,10 @@ enum {
 	COL_PAGE_SIZE,
 	COL_MAX_SLOT_SIZE,
 	COL_MAX_SLOTS,
+	COL_MAX_USER_SLOTS,
 	COL_MAX_LOGS,
 	COL_MAX_RING,
+	COL_MAX_MEMORY,
 	COL_FEATURES,
 	NR_MODULE_COLUMNS,
 };
@@ -35,10 +37,14 @@ static const struct column module_columns[NR_MODULE_COLUMNS] = {
 				"size of the largest slot" },
 	[COL_MAX_SLOTS] = { "MAX-SLOTS", COLUMN_NUMBER, 9, 0,
 			    "slots that may exist" },
+	[COL_MAX_USER_SLOTS] = { "MAX-USER-SLOTS", COLUMN_NUMBER, 14, 0,
+				 "slots that an unprivileged user may have" },
 	[COL_MAX_LOGS] = { "MAX-LOGS", COLUMN_NUMBER, 8, 0,
 			   "logs that a slot may have" },
 	[COL_MAX_RING] = { "MAX-RING", COLUMN_NUMBER, 8, 0,
 			   "entries that the ring of a log may have" },
+	[COL_MAX_MEMORY] = { "MAX-MEMORY", COLUMN_SIZE, 10, 0,
+			     "memory that all slots may take" },
 	[COL_FEATURES] = { "FEATURES", COLUMN_TEXT, 12, 0,
 			   "later additions that this module has" },
 };
@@ -144,8 +150,10 @@ static int info_module(const struct table_options *opts)
 	cells[COL_PAGE_SIZE] = cell_number(UINT64_C(1) << info.out_page_shift);
 	cells[COL_MAX_SLOT_SIZE] = cell_number(info.out_max_slot_size);
 	cells[COL_MAX_SLOTS] = cell_number(info.out_max_slots);
+	cells[COL_MAX_USER_SLOTS] = cell_number(info.out_max_user_slots);
 	cells[COL_MAX_LOGS] = cell_number(info.out_max_logs);
 	cells[COL_MAX_RING] = cell_number(info.out_max_ring_entries);
+	cells[COL_MAX_MEMORY] = cell_number(info.out_max_memory);
 	cells[COL_FEATURES] = cell_text(feature_names(info.out_features, features));
 	ret = print_row(module_columns, NR_MODULE_COLUMNS, cells, opts);
 	if (ret)

@@ -18,7 +18,7 @@
 		      sizeof(((struct type *)0)->field) == (bytes), \
 		      #type "." #field)
 
-SIZE(dirtytrack_info, 48);
+SIZE(dirtytrack_info, 56);
 FIELD(dirtytrack_info, size, 0, 4);
 FIELD(dirtytrack_info, flags, 4, 4);
 FIELD(dirtytrack_info, out_features, 8, 8);
@@ -28,7 +28,8 @@ FIELD(dirtytrack_info, out_max_logs, 28, 4);
 FIELD(dirtytrack_info, out_page_shift, 32, 4);
 FIELD(dirtytrack_info, out_strategy, 36, 4);
 FIELD(dirtytrack_info, out_max_ring_entries, 40, 4);
-FIELD(dirtytrack_info, out_reserved, 44, 4);
+FIELD(dirtytrack_info, out_max_user_slots, 44, 4);
+FIELD(dirtytrack_info, out_max_memory, 48, 8);
 
 SIZE(dirtytrack_slot_create, 56);
 FIELD(dirtytrack_slot_create, size, 0, 4);

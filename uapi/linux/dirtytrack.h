@@ -126,7 +126,9 @@ enum dirtytrack_strategy {
  * @out_page_shift: binary logarithm of the page size
  * @out_strategy: one of enum dirtytrack_strategy
  * @out_max_ring_entries: largest ring of a log, entries
- * @out_reserved: 0
+ * @out_max_user_slots: how many slots of one unprivileged user may exist at once
+ * @out_max_memory: bytes that all slots together may take: pages that have memory, and
+ *	the bitmaps, rings and tables of slots and logs
  *
  * What the module can do and how much it allows.  Asked by a program that wants
  * to know; there are no version numbers.
@@ -141,7 +143,8 @@ struct dirtytrack_info {
 	__u32 out_page_shift;
 	__u32 out_strategy;
 	__u32 out_max_ring_entries;
-	__u32 out_reserved;
+	__u32 out_max_user_slots;
+	__aligned_u64 out_max_memory;
 };
 
 /**
@@ -161,11 +164,15 @@ struct dirtytrack_info {
  * again through /proc/PID/fd.  Its size never changes.  As a file it refuses: a
  * private mapping (EINVAL), one of an fd that is not open for writing (EACCES), one
  * for execution (EPERM), another size and preallocation beyond the end (EPERM),
- * writing at the end (ENOSPC).
+ * writing at the end (ENOSPC).  Where memory would exceed out_max_memory, write and
+ * preallocation fail with ENOSPC, and access to a mapping with SIGBUS.
  *
  * Errors: EINVAL (length, name), EEXIST (the caller's user has a slot of that
  * name; he can come to two by a chown, not by this call), ENOSPC (as many slots as are
- * allowed), EFBIG (length over out_max_slot_size).
+ * allowed at all or to the caller, or no memory left of out_max_memory), EFBIG (length
+ * over out_max_slot_size).  Slots made in a user namespace count for who made the
+ * outermost of those that the caller is in; slots made by a caller with CAP_SYS_ADMIN
+ * in the initial one, for nobody.
  */
 struct dirtytrack_slot_create {
 	__u32 size;
@@ -281,7 +288,7 @@ struct dirtytrack_slot_info {
  * the last reference to its file, however that goes away.
  *
  * Errors: EBADF (the slot fd is not open for writing), EINVAL (@ring_entries), ENOSPC
- * (as many logs as the slot may have), EINTR.
+ * (as many logs as the slot may have, or no memory left of out_max_memory), EINTR.
  */
 struct dirtytrack_log_create {
 	__u32 size;
