@@ -81,6 +81,8 @@ static bool dt_page_held(struct page *page)
 struct dt_found {
 	u64 dirty;	/* report */
 	u64 reopen;	/* look again next time */
+	u64 held;	/* of @dirty: for no other reason than that */
+	u64 forced;	/* will be reported next time, for no better reason */
 };
 
 static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settled,
@@ -92,6 +94,8 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 	found->dirty = slot->released[word] & open;
 	found->reopen = settled ? 0 : open;
 	slot->released[word] &= ~open;
+	found->held = 0;
+	found->forced = force ? open : 0;
 	for (; pages && open; open &= open - 1) {
 		u64 bit = open & -open;
 		struct page *page = READ_ONCE(pages[__ffs64(open)]);
@@ -99,11 +103,14 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 		if (!page)
 			continue;
 		if (dt_page_held(page)) {
+			found->held |= bit & ~found->dirty;
 			found->dirty |= bit;
 			found->reopen |= bit;
 		}
-		if (PageDirty(page) && TestClearPageDirty(page))
+		if (PageDirty(page) && TestClearPageDirty(page)) {
 			found->dirty |= bit;
+			found->held &= ~bit;
+		}
 		/*
 		 * A PTE that was cleaned but may have stayed writable: a guest
 		 * writes through it without setting its dirty bit, and KVM set
@@ -112,6 +119,22 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 		if (force)
 			SetPageDirty(page);
 	}
+}
+
+/*
+ * Counts pages that get into the logs, now or with the next collect, for no other reason
+ * than that someone holds them or that they did not settle: no more than these are
+ * reported in vain.
+ */
+static void dt_count_overreports(struct dt_slot *slot, u64 word, u64 pages)
+{
+	struct dt_log *log;
+
+	if (likely(!pages))
+		return;
+	slot->overreports += hweight64(pages);
+	list_for_each_entry(log, &slot->logs, node)
+		log->overreports += hweight64(pages & ~dt_bitmap_word(&log->bitmap, word));
 }
 
 static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
@@ -214,6 +237,8 @@ static void dt_force_words(struct dt_slot *slot, u64 group, u64 words)
 			if (pages[__ffs64(open)])
 				SetPageDirty(pages[__ffs64(open)]);
 		}
+		dt_count_overreports(slot, group * DT_WORD_BITS + word,
+				     slot->run_open[word]);
 	}
 }
 
@@ -258,6 +283,8 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
 		if (copied)
 			found.reopen = open;
+		dt_count_overreports(slot, group * DT_WORD_BITS + word,
+				     (found.held & ~dirty) | found.forced);
 		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
 		if (open)
 			dt_group_learn(slot, group * DT_WORD_BITS + word,

@@ -62,13 +62,35 @@ struct dt_chunk {
 };
 
 /**
- * struct dt_slot_stats - what the fault path counts, on each CPU
+ * struct dt_slot_stats - what is counted on each CPU, to share no cache line
  * @faults: calls of .fault and .page_mkwrite
  * @grants: PTEs made writable
+ * @harvests: harvests of any of the logs, peeks not counted
+ * @overflows: pages that found no room in a ring
  */
 struct dt_slot_stats {
 	u64 faults;
 	u64 grants;
+	u64 harvests;
+	u64 overflows;
+};
+
+/**
+ * struct dt_counts - all that is counted of a slot, or of all slots together
+ * @stats: sums over CPUs
+ * @collected: open pages visited by collects
+ * @protects: runs of pages protected
+ * @overreports: pages reported with no sign of a write, at most
+ * @throttles: waits for the limit
+ * @throttled_ns: how long they were
+ */
+struct dt_counts {
+	struct dt_slot_stats stats;
+	u64 collected;
+	u64 protects;
+	u64 overreports;
+	u64 throttles;
+	u64 throttled_ns;
 };
 
 /**
@@ -102,6 +124,7 @@ struct dt_slot_stats {
  * @last_log_id: number of the log that was made last
  * @collected: open pages visited by collects
  * @protects: runs of pages protected
+ * @overreports: pages reported with no sign of a write, at most
  * @run_open: what a collect took from @open, one group
  * @run_dirty: what it found to be written
  *
@@ -140,6 +163,7 @@ struct dt_slot {
 	u32 last_log_id;
 	u64 collected;
 	u64 protects;
+	u64 overreports;
 	u64 run_open[DT_WORD_BITS];
 	u64 run_dirty[DT_WORD_BITS];
 };
@@ -164,6 +188,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
  *	this one take them
  * @ring: its ring, if it has one
  * @rate: its dirty-rate limit, pages a second, under the slot's lock
+ * @overreports: pages that it got with no sign of a write, under the slot's lock
  * @lock: one harvest at a time: two at once could each miss what the other has
  *	taken and not delivered yet.  Guards what follows.
  * @harvests: calls
@@ -181,6 +206,7 @@ struct dt_log {
 	struct dt_bitmap bitmap;
 	struct dt_ring ring;
 	u64 rate;
+	u64 overreports;
 	struct mutex lock;		/* harvests, and what follows */
 	u64 harvests;
 	u64 reported;
@@ -204,9 +230,23 @@ struct file *dt_slot_open_by_name(const char *name);
 int dt_slot_next(u32 id, u32 *out_id);
 void dt_slot_free(struct dt_slot *slot);
 void dt_slot_info(struct dt_slot *slot, struct dirtytrack_slot_info *info);
+struct dt_slot *dt_slot_get_next(u32 id);
+u32 dt_slots_sum(struct dt_counts *counts, u64 *resident, u64 *logs);
 u32 dt_slot_max(void);
 u32 dt_slot_user_max(void);
 u64 dt_slot_max_size(void);
+
+/* stats.c */
+void dt_stats_count(struct dt_slot *slot, struct dt_counts *counts);
+void dt_stats_retire(struct dt_slot *slot);
+void dt_stats_total(struct dt_counts *counts);
+void dt_stats_show(struct seq_file *m, const char *prefix, const struct dt_counts *counts);
+void dt_stats_head(struct seq_file *m);
+void dt_stats_row(struct seq_file *m, const struct dt_counts *counts);
+
+/* debugfs.c */
+void dt_debugfs_init(void);
+void dt_debugfs_exit(void);
 
 /* memory.c */
 int dt_memory_init(void);
@@ -252,6 +292,7 @@ int dt_collect_all(struct dt_slot *slot);
 struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries);
 void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info);
 struct dt_log *dt_file_log(struct file *file);
+u64 dt_log_pending(struct dt_log *log);
 u32 dt_log_max(void);
 
 /* harvest.c */

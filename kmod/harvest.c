@@ -281,6 +281,7 @@ static int dt_harvest(struct dt_harvest *h)
 	if (!h->peek) {
 		log->harvests++;
 		log->reported += h->dirty;
+		this_cpu_inc(log->slot->stats->harvests);
 	}
 	trace_dirtytrack_harvest(log->slot->id, log->id, h->first, h->end, h->next,
 				 h->dirty, h->peek, err, start);

@@ -26,6 +26,7 @@
 
 #include "compat/compat.h"
 #include "dirtytrack.h"
+#include "trace.h"
 
 /* Time not used that can be made up for: covers late wake-ups. */
 #define DT_LIMIT_BURST	(NSEC_PER_SEC / 10)
@@ -88,9 +89,10 @@ static void dt_limit_give_back(struct dt_limit *limit, u32 changes)
  * Waits for a turn that was taken with @changes.  Returns early, with nothing taken
  * any more, for a signal and when the limit changes.
  */
-static void dt_limit_wait(struct dt_limit *limit, u32 changes, u64 wait)
+static void dt_limit_wait(struct dt_slot *slot, pgoff_t pgoff, u32 changes, u64 wait)
 {
-	u64 start = ktime_get_ns();
+	struct dt_limit *limit = &slot->limit;
+	u64 waited, start = ktime_get_ns();
 	long left;
 
 	left = wait_event_interruptible_timeout(limit->wait,
@@ -104,8 +106,10 @@ static void dt_limit_wait(struct dt_limit *limit, u32 changes, u64 wait)
 			limit->credits++;
 	}
 	limit->throttles++;
-	limit->throttled_ns += ktime_get_ns() - start;
+	waited = ktime_get_ns() - start;
+	limit->throttled_ns += waited;
 	spin_unlock(&limit->lock);
+	trace_dirtytrack_throttle(slot->id, pgoff, waited);
 }
 
 /**
@@ -138,7 +142,7 @@ vm_fault_t dt_limit_fault(struct dt_slot *slot, struct vm_fault *vmf)
 	/* Without the lock the mapping may go, and the slot with it. */
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	dt_limit_wait(limit, changes, wait);
+	dt_limit_wait(slot, vmf->pgoff, changes, wait);
 	fput(file);
 	return VM_FAULT_RETRY;
 }
@@ -180,7 +184,7 @@ int dt_limit_write(struct dt_slot *slot, pgoff_t pgoff)
 		wait = dt_limit_take(&slot->limit, &changes);
 		if (!wait)
 			break;
-		dt_limit_wait(&slot->limit, changes, wait);
+		dt_limit_wait(slot, pgoff, changes, wait);
 		if (signal_pending(current))
 			return -EINTR;
 	}

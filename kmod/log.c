@@ -163,8 +163,10 @@ static void dt_log_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "log_id:\t%u\n", log->id);
 	seq_printf(m, "log_pages:\t%llu\n", info.out_npages);
 	seq_printf(m, "log_dirty:\t%llu\n", info.out_dirty);
+	seq_printf(m, "log_pending:\t%llu\n", dt_log_pending(log));
 	seq_printf(m, "log_harvests:\t%llu\n", info.out_harvests);
 	seq_printf(m, "log_reported:\t%llu\n", info.out_reported);
+	seq_printf(m, "log_overreports:\t%llu\n", READ_ONCE(log->overreports));
 	seq_printf(m, "log_overflows:\t%llu\n", info.out_overflows);
 	seq_printf(m, "log_rate:\t%llu\n", info.out_rate);
 }
@@ -312,6 +314,29 @@ struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries)
 		return ERR_PTR(err);
 	}
 	return file;
+}
+
+/**
+ * dt_log_pending - how many pages may become dirty in a log when it is collected
+ * @log: the log
+ *
+ * Return: the open pages that are not in the log; an estimate while they change.
+ */
+u64 dt_log_pending(struct dt_log *log)
+{
+	const struct dt_bitmap *open = &log->slot->open;
+	u64 group, words, count = 0;
+
+	for (group = dt_bitmap_next(open, open, 0); group < open->ngroups;
+	     group = dt_bitmap_next(open, open, group + 1)) {
+		for (words = dt_bitmap_group(open, group); words; words &= words - 1) {
+			u64 word = group * DT_WORD_BITS + __ffs64(words);
+
+			count += hweight64(dt_bitmap_word(open, word) &
+					   ~dt_bitmap_word(&log->bitmap, word));
+		}
+	}
+	return count;
 }
 
 /**

@@ -409,6 +409,7 @@ static int __init dt_init(void)
 	err = misc_register(&dt_device);
 	if (err)
 		goto slotfs;
+	dt_debugfs_init();
 	return 0;
 slotfs:
 	dt_slotfs_exit();
@@ -419,6 +420,7 @@ memory:
 
 static void __exit dt_exit(void)
 {
+	dt_debugfs_exit();
 	misc_deregister(&dt_device);
 	dt_slotfs_exit();
 	dt_slot_exit();

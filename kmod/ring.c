@@ -27,6 +27,7 @@
 #include <linux/vmalloc.h>
 
 #include "dirtytrack.h"
+#include "trace.h"
 
 static unsigned int max_ring_entries = 1U << 20;
 module_param(max_ring_entries, uint, 0444);
@@ -149,6 +150,7 @@ bool dt_ring_ready(struct dt_ring *ring)
 static void dt_ring_push(struct dt_ring *ring, u64 pgoff)
 {
 	struct dirtytrack_ring_control control = dt_ring_control(ring);
+	struct dt_log *log = container_of(ring, struct dt_log, ring);
 	struct dirtytrack_ring *shared = ring->shared;
 	bool ready;
 
@@ -159,6 +161,8 @@ static void dt_ring_push(struct dt_ring *ring, u64 pgoff)
 	} else {
 		/* Pairs with the consumer's load-acquire: the open bit. */
 		smp_store_release(&shared->overflows, shared->overflows + 1);
+		this_cpu_inc(log->slot->stats->overflows);
+		trace_dirtytrack_ring_overflow(log->slot->id, log->id, pgoff);
 	}
 
 	/*

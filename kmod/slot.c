@@ -149,6 +149,7 @@ void dt_slot_free(struct dt_slot *slot)
 		mutex_lock(&dt_slots_lock);
 		xa_erase(&dt_slots, slot->id);
 		dt_nslots--;
+		dt_stats_retire(slot);
 		mutex_unlock(&dt_slots_lock);
 	}
 	dt_pages_destroy(slot);
@@ -328,36 +329,80 @@ int dt_slot_next(u32 id, u32 *out_id)
 }
 
 /**
+ * dt_slot_get_next - find the next slot, whoever's it is
+ * @id: smallest id to be considered
+ *
+ * Return: the slot, with a reference to its inode, or NULL if there are no more.
+ */
+struct dt_slot *dt_slot_get_next(u32 id)
+{
+	unsigned long index = id;
+	struct dt_slot *slot;
+
+	mutex_lock(&dt_slots_lock);
+	xa_for_each_start(&dt_slots, index, slot, index) {
+		if (igrab(&slot->inode))
+			break;
+	}
+	mutex_unlock(&dt_slots_lock);
+	return slot;
+}
+
+/**
+ * dt_slots_sum - count over all slots
+ * @counts: gets what was counted since the module was loaded, also of slots that are
+ *	gone: a slot is added to those in the same moment as it leaves the table
+ * @resident: gets the pages that have memory
+ * @logs: gets the number of logs
+ *
+ * Return: the number of slots.
+ */
+u32 dt_slots_sum(struct dt_counts *counts, u64 *resident, u64 *logs)
+{
+	struct dt_slot *slot;
+	unsigned long id;
+	u32 nslots;
+
+	*resident = 0;
+	*logs = 0;
+	mutex_lock(&dt_slots_lock);
+	dt_stats_total(counts);
+	xa_for_each(&dt_slots, id, slot) {
+		dt_stats_count(slot, counts);
+		*resident += percpu_counter_sum_positive(&slot->resident);
+		*logs += READ_ONCE(slot->nlogs);
+	}
+	nslots = dt_nslots;
+	mutex_unlock(&dt_slots_lock);
+	return nslots;
+}
+
+/**
  * dt_slot_info - describe a slot
  * @slot: the slot
  * @info: gets the out_ fields
  */
 void dt_slot_info(struct dt_slot *slot, struct dirtytrack_slot_info *info)
 {
-	int cpu;
+	struct dt_counts counts = {};
 
+	dt_stats_count(slot, &counts);
 	info->out_id = slot->id;
 	info->out_uid = from_kuid_munged(current_user_ns(), slot->inode.i_uid);
 	info->out_length = i_size_read(&slot->inode);
 	memcpy(info->out_name, slot->name, sizeof(info->out_name));
 	info->out_resident = percpu_counter_sum_positive(&slot->resident);
-	info->out_faults = 0;
-	info->out_grants = 0;
-	for_each_possible_cpu(cpu) {
-		info->out_faults += per_cpu_ptr(slot->stats, cpu)->faults;
-		info->out_grants += per_cpu_ptr(slot->stats, cpu)->grants;
-	}
+	info->out_faults = counts.stats.faults;
+	info->out_grants = counts.stats.grants;
 	mutex_lock(&slot->lock);
 	info->out_logs = slot->nlogs;
 	info->out_reserved = 0;
-	info->out_collected = slot->collected;
-	info->out_protects = slot->protects;
 	info->out_rate = slot->limit.rate;
 	mutex_unlock(&slot->lock);
-	spin_lock(&slot->limit.lock);
-	info->out_throttles = slot->limit.throttles;
-	info->out_throttled_ns = slot->limit.throttled_ns;
-	spin_unlock(&slot->limit.lock);
+	info->out_collected = counts.collected;
+	info->out_protects = counts.protects;
+	info->out_throttles = counts.throttles;
+	info->out_throttled_ns = counts.throttled_ns;
 }
 
 /**
