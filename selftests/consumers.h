@@ -22,6 +22,7 @@
 #define DIRTYTRACK_CONSUMERS_H
 
 #include "actors.h"
+#include "ring_consumer.h"
 
 #define MAX_CONSUMERS	8
 #define MAX_PRINT	6
@@ -39,6 +40,7 @@ enum method {
 	METHOD_CLEAR_RANGES,
 	METHOD_MERGE,		/* at times the copying fails half-way: merge the rest */
 	METHOD_MERGE_RANGES,
+	METHOD_RING,		/* what the ring names is cleared; a harvest on overflow */
 };
 
 enum part { PART_ALL, PART_LOW, PART_HIGH };
@@ -56,6 +58,9 @@ struct consumer_spec {
 	unsigned int renew;	/* a new log every so many rounds */
 	enum renewal how;
 	__u32 flags;		/* of LOG_CREATE */
+	__u32 ring_entries;	/* METHOD_RING has some; others may */
+	bool ring_at_times;	/* a log without, harvested, and one with, in turn */
+	__u64 limit;		/* pages a second; the next log has none, and so on */
 };
 
 /* No harvest before that a page could be reported again after. */
@@ -66,6 +71,7 @@ struct consumer {
 	struct arena *arena;
 	_Atomic bool *stop;
 	int slot, log;
+	struct ring ring;	/* of the log */
 	unsigned int id;
 	__u64 first, npages;	/* its part of the slot */
 	const struct actor *actors;
@@ -73,6 +79,7 @@ struct consumer {
 	const char *view;	/* the slot, read-only */
 	char *copy;
 	__u64 random;
+	bool limited;		/* the log has a limit */
 	bool drain;		/* the log ends, or the writers have: fail no more */
 	/* This round, by page of its part: */
 	__u64 from, to;		/* what was asked about */
@@ -192,6 +199,10 @@ static int consumer_ask(struct consumer *c)
 		/* What was a hole need not be one when it is cleared. */
 		return _test_extents_all(c->log, DIRTYTRACK_HARVEST_PEEK, c->first, n,
 					 60, c->got, c->got, NULL);
+	case METHOD_RING:
+		if (c->ring.nr)
+			return _ring_take(&c->ring, c->got);
+		return _test_harvest_all(c->log, 0, c->first, n, c->got, 0, NULL);
 	case METHOD_NONE:
 		break;
 	}
@@ -413,10 +424,34 @@ static void copy_afresh(struct consumer *c)
 	forget_last(c);
 }
 
+static int consumer_log_open(struct consumer *c)
+{
+	struct dirtytrack_limit limit = { .size = sizeof(limit), .rate = c->spec.limit };
+
+	__u32 entries = c->spec.ring_entries;
+
+	if (c->spec.ring_at_times && c->ring.nr)
+		entries = 0;
+	c->ring = (struct ring){ .log = -1 };
+	if (_test_log_create_ring(c->slot, c->spec.flags, entries, &c->log))
+		return -1;
+	c->limited = !c->limited && c->spec.limit;
+	if (c->limited && dt_ioctl(c->log, DIRTYTRACK_LOG_LIMIT, &limit))
+		return -1;
+	return entries ? _ring_map(&c->ring, c->log) : 0;
+}
+
+static void consumer_log_close(int log, struct ring *ring)
+{
+	if (ring->nr)
+		ring_unmap(ring);
+	close(log);
+}
+
 static bool renew_afresh(struct consumer *c)
 {
-	close(c->log);
-	if (_test_log_create(c->slot, c->spec.flags, &c->log))
+	consumer_log_close(c->log, &c->ring);
+	if (consumer_log_open(c))
 		return consumer_fail(c, "LOG_CREATE");
 	copy_afresh(c);
 	return true;
@@ -425,18 +460,18 @@ static bool renew_afresh(struct consumer *c)
 /* What the new log does not have, the old one has. */
 static bool renew_by_hand_over(struct consumer *c)
 {
-	int log;
+	struct consumer next = *c;
+	bool drained;
 
-	if (_test_log_create(c->slot, c->spec.flags, &log))
+	if (consumer_log_open(&next))
 		return consumer_fail(c, "LOG_CREATE");
-	if (!consumer_drain(c)) {
-		close(log);
-		return false;
-	}
-	close(c->log);
-	c->log = log;
+	drained = consumer_drain(c);
+	consumer_log_close(c->log, &c->ring);
+	c->log = next.log;
+	c->ring = next.ring;
+	c->limited = next.limited;
 	forget_last(c);
-	return true;
+	return drained;
 }
 
 /* The writers have stopped: the copy becomes the slot, and the log empty. */

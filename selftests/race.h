@@ -176,8 +176,13 @@ static void race_start(struct __test_metadata *_metadata, struct race *r)
 	for (unsigned int i = 0; i < r->nr_consumers; i++) {
 		struct consumer *c = &r->consumers[i];
 
-		c->log = c->spec.part == PART_HIGH ? r->consumers[i - 1].log :
-			 test_log_create(r->slot, c->spec.flags);
+		if (c->spec.part == PART_HIGH) {
+			c->log = r->consumers[i - 1].log;
+		} else {
+			ASSERT_EQ(0, consumer_log_open(c)) {
+				TH_LOG("LOG_CREATE: %s", strerror(errno));
+			}
+		}
 	}
 	for (unsigned int i = 0; i < r->nr_consumers; i++) {
 		struct consumer *c = &r->consumers[i];
@@ -265,6 +270,9 @@ static void race_run(struct __test_metadata *_metadata, struct race *r)
 		struct consumer *c = &r->consumers[i];
 
 		pthread_join(c->thread, NULL);
+		if (c->spec.method == METHOD_RING)
+			fprintf(stderr, "# log %u: entries %llu, harvests for overflow %llu\n",
+				i, c->ring.taken, c->ring.harvests);
 		fprintf(stderr, "# writes %llu, storms %llu; log %u: harvests %llu, pages reported %llu, lost %llu, over-reported %llu\n",
 			writes, storms, i, (unsigned long long)c->rounds,
 			c->reported, c->lost + c->differ, c->again);
@@ -272,7 +280,7 @@ static void race_run(struct __test_metadata *_metadata, struct race *r)
 	}
 	for (unsigned int i = 0; i < r->nr_consumers; i++)
 		if (r->consumers[i].spec.part != PART_HIGH)
-			close(r->consumers[i].log);
+			consumer_log_close(r->consumers[i].log, &r->consumers[i].ring);
 }
 
 #endif /* DIRTYTRACK_RACE_H */

@@ -156,6 +156,138 @@ FIXTURE_VARIANT_ADD(races, punch_storm) {
 	},
 };
 
+/* Rings, from one that is never full to the smallest, whose consumer sleeps. */
+FIXTURE_VARIANT_ADD(races, ring) {
+	.race = {
+		.npages = 500,
+		.actors = { { WAY_STORE }, { WAY_STORE }, { WAY_STORE, .process = true } },
+		.consumers = { { METHOD_RING, .ring_entries = 4096 } },
+	},
+};
+
+FIXTURE_VARIANT_ADD(races, ring_overflows) {
+	.race = {
+		.npages = 6001,
+		.actors = { { WAY_STORE }, { WAY_STORE }, { WAY_STORE, .process = true } },
+		.consumers = { { METHOD_RING, .pause_us = 3000,
+				 .ring_entries = DIRTYTRACK_RING_MIN_ENTRIES } },
+	},
+};
+
+/* What others collect they take out of the open bitmap, not out of the rings. */
+FIXTURE_VARIANT_ADD(races, ring_beside_logs) {
+	.race = {
+		.npages = 500,
+		.actors = { { WAY_STORE }, { WAY_STORE, .process = true } },
+		.consumers = {
+			{ METHOD_RING, .ring_entries = 256 },
+			{ METHOD_EXTENTS, .pause_us = 3000 },
+			{ METHOD_CLEAR_RANGES, .pause_us = 5000, .ring_entries = 64 },
+			{ METHOD_RING, .pause_us = 2000, .flags = DIRTYTRACK_LOG_ALL_SET,
+			  .ring_entries = DIRTYTRACK_RING_MIN_ENTRIES },
+		},
+	},
+};
+
+/* Each begins with pages that became writable when there was no ring, or no log. */
+FIXTURE_VARIANT_ADD(races, rings_come_and_go) {
+	.race = {
+		.npages = 200,
+		.actors = { { WAY_STORE }, { WAY_STORE, .process = true } },
+		.consumers = {
+			{ METHOD_RING, .renew = 3, .ring_entries = 1024 },
+			{ METHOD_RING, .renew = 5, .flags = DIRTYTRACK_LOG_ALL_SET,
+			  .ring_entries = DIRTYTRACK_RING_MIN_ENTRIES },
+			{ METHOD_RING, .renew = 4, .how = RENEW_BY_HAND_OVER,
+			  .ring_entries = 256 },
+		},
+	},
+};
+
+/* While there is no ring, a fault opens many pages, and some stay open. */
+FIXTURE_VARIANT_ADD(races, rings_and_groups) {
+	.race = {
+		.npages = 500,
+		.actors = { { WAY_STORE }, { WAY_STORE }, { WAY_STORE, .process = true } },
+		.consumers = {
+			{ METHOD_RING, .renew = 4, .ring_entries = 1024,
+			  .ring_at_times = true },
+			{ METHOD_RING, .pause_us = 1000, .renew = 3, .ring_entries = 64,
+			  .ring_at_times = true, .flags = DIRTYTRACK_LOG_ALL_SET },
+			{ METHOD_EXTENTS, .pause_us = 500 },
+		},
+	},
+};
+
+FIXTURE_VARIANT_ADD(races, ring_kernel_writes) {
+	.race = {
+		.npages = 300,
+		.actors = { { WAY_PWRITE }, { WAY_VM_WRITEV }, { WAY_READ }, { WAY_STORE } },
+		.consumers = { { METHOD_RING, .ring_entries = 4096 } },
+	},
+};
+
+FIXTURE_VARIANT_ADD(races, ring_fork_storm) {
+	.race = {
+		.npages = 300,
+		.zaps = true,
+		.actors = { { WAY_FORK }, { WAY_STORE }, { WAY_STORE, .process = true } },
+		.consumers = { { METHOD_RING, .ring_entries = 4096 } },
+	},
+};
+
+/* What a collect has to leave open is named again, and so may be named for nothing. */
+FIXTURE_VARIANT_ADD(races, ring_mprotect_storm) {
+	.race = {
+		.npages = 150,
+		.zaps = true,
+		.actors = {
+			{ WAY_STORE, STORM_MPROTECT, .process = true },
+			{ WAY_STORE, STORM_MPROTECT, .process = true },
+			{ WAY_STORE },
+		},
+		.consumers = {
+			{ METHOD_RING, .ring_entries = 1024 },
+			{ METHOD_BITMAP, .pause_us = 2000 },
+		},
+	},
+};
+
+FIXTURE_VARIANT_ADD(races, ring_punch_storm) {
+	.race = {
+		.npages = 150,
+		.zaps = true,
+		.actors = {
+			{ WAY_DISCARD },
+			{ WAY_DISCARD, STORM_DONTNEED, .process = true },
+			{ WAY_STORE, STORM_REMAP, .process = true },
+		},
+		.consumers = {
+			{ METHOD_RING, .ring_entries = 1024 },
+			{ METHOD_EXTENTS, .pause_us = 2000 },
+		},
+	},
+};
+
+/* Waiting writers, and a strategy that changes with each log that comes and goes. */
+FIXTURE_VARIANT_ADD(races, limited) {
+	.race = {
+		.npages = 300,
+		.zaps = true,
+		.actors = {
+			{ WAY_STORE },
+			{ WAY_STORE, STORM_MPROTECT, .process = true },
+			{ WAY_PWRITE },
+			{ WAY_VM_WRITEV },
+		},
+		.consumers = {
+			{ METHOD_RING, .renew = 4, .ring_entries = 256, .limit = 3000 },
+			{ METHOD_EXTENTS, .pause_us = 2000, .renew = 7, .limit = 1000 },
+			{ METHOD_BITMAP, .pause_us = 5000 },
+		},
+	},
+};
+
 FIXTURE_SETUP(races)
 {
 	race_open(_metadata, &self->r, &variant->race);

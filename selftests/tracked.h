@@ -6,12 +6,14 @@
  * harvests and wants exactly those pages: a page too few is a lost write, a page
  * too many costs every consumer a copy.  A second log, harvested once at the end,
  * must have the union: logs are independent, and what one harvest collects it
- * owes to all of them.
+ * owes to all of them.  If that log has a ring, it must have named each page by the time
+ * of the check.
  */
 #ifndef DIRTYTRACK_TRACKED_H
 #define DIRTYTRACK_TRACKED_H
 
 #include "processes.h"
+#include "ring_consumer.h"
 
 #define BYTES(npages)	((npages) << DIRTYTRACK_PAGE_SHIFT)
 
@@ -20,12 +22,15 @@ enum tracked_start {
 	START_FRESH,	/* no page has memory */
 	START_RESIDENT,	/* all were written through the mapping of the test */
 	START_UNMAPPED,	/* all have memory, and no mapping has touched them */
+	START_RINGED,	/* as resident, and a log has a ring: pages open one by one */
 };
 
 struct tracked {
 	int slot;
 	int log;
 	int late;	/* harvested at the end only */
+	struct ring ring;	/* of late, if it has one */
+	__u64 named;	/* entry from which on those of the last check are */
 	__u64 npages;
 	char *mem;
 	__u64 *want;	/* written since the last check */
@@ -77,6 +82,9 @@ static inline void put_range(struct tracked *t, __u64 first, __u64 npages)
 		put(t, n);
 }
 
+/* More than there are entries between two checks of any test. */
+#define TRACKED_RING (1U << 16)
+
 static inline void tracked_open(struct __test_metadata *_metadata,
 				struct tracked *t, __u64 npages,
 				enum tracked_start start)
@@ -92,14 +100,20 @@ static inline void tracked_open(struct __test_metadata *_metadata,
 	for (__u64 n = 0; n < npages; n++) {
 		__u64 value = fresh_value();
 
-		if (start == START_RESIDENT)
+		if (start == START_RESIDENT || start == START_RINGED)
 			poke(page_at(t->mem, n));
 		else if (start == START_UNMAPPED)
 			ASSERT_EQ(sizeof(value), pwrite(t->slot, &value, sizeof(value),
 							n << DIRTYTRACK_PAGE_SHIFT));
 	}
 	t->log = test_log_create(t->slot, 0);
-	t->late = test_log_create(t->slot, 0);
+	if (start != START_RINGED) {
+		t->late = test_log_create(t->slot, 0);
+		return;
+	}
+	ring_open(&t->ring, t->slot, TRACKED_RING);
+	t->late = t->ring.log;
+	t->ring.control->seen = ring_overflows(&t->ring);
 }
 
 /* At most a handful: a lost mapping is hundreds of pages. */
@@ -141,10 +155,34 @@ static inline void tracked_harvest(struct __test_metadata *_metadata,
 		test_harvest_all(t->log, 0, 0, t->npages, t->got, 0);
 }
 
+/*
+ * The ring has named what was written.  What a collect left open it named during the
+ * harvest of the last check, or after: so that is where to begin.
+ */
+static inline void tracked_named(struct __test_metadata *_metadata, struct tracked *t,
+				 __u64 head, int line)
+{
+	__u64 *named = bitmap_alloc(t->npages);
+
+	ASSERT_EQ(t->ring.control->seen, ring_overflows(&t->ring));
+	for (__u64 n = t->named; n != ring_head(&t->ring); n++) {
+		ASSERT_GT(t->npages, ring_entry(&t->ring, n));
+		bit_set(named, ring_entry(&t->ring, n));
+	}
+	tracked_compare(_metadata, t, named, t->want, NULL, "the ring", line);
+	free(named);
+	t->named = head;
+	ring_set_tail(&t->ring, head);
+}
+
 static inline void tracked_check(struct __test_metadata *_metadata,
 				 struct tracked *t, const __u64 *most, int line)
 {
+	__u64 head = t->ring.nr ? ring_head(&t->ring) : 0;
+
 	tracked_harvest(_metadata, t);
+	if (t->ring.nr)
+		tracked_named(_metadata, t, head, line);
 	tracked_compare(_metadata, t, t->got, t->want, most, "the harvest", line);
 	if (most != t->want)
 		t->inexact = true;
@@ -171,6 +209,8 @@ static inline void tracked_close(struct __test_metadata *_metadata,
 			"the log harvested once", __LINE__);
 	free(got);
 	test_unmap(t->mem, t->npages);
+	if (t->ring.nr)
+		ring_unmap(&t->ring);
 	close(t->late);
 	close(t->log);
 	close(t->slot);
@@ -179,7 +219,7 @@ static inline void tracked_close(struct __test_metadata *_metadata,
 	free(t->got);
 }
 
-/* A fixture whose tests have a tracked slot as self->t, fresh or resident. */
+/* A fixture whose tests have a tracked slot as self->t, in one of these states. */
 #define TRACKED_FIXTURE(name, npages)					\
 	FIXTURE(name) {							\
 		struct tracked t;					\
@@ -191,6 +231,7 @@ static inline void tracked_close(struct __test_metadata *_metadata,
 									\
 	FIXTURE_VARIANT_ADD(name, fresh) { .start = START_FRESH };	\
 	FIXTURE_VARIANT_ADD(name, resident) { .start = START_RESIDENT }; \
+	FIXTURE_VARIANT_ADD(name, ringed) { .start = START_RINGED };	\
 									\
 	FIXTURE_SETUP(name)						\
 	{								\
