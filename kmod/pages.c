@@ -186,6 +186,10 @@ u64 dt_pages_resident(struct dt_slot *slot, u64 word)
 
 	if (!pages)
 		return 0;
+	/* It is counted after it is there, and none goes under the lock. */
+	if (atomic_read(&dt_chunk_of(slot, word * DT_WORD_BITS)->resident) ==
+	    DT_CHUNK_PAGES)
+		return ~0ULL;
 	for (i = 0; i < DT_WORD_BITS; i++)
 		bits |= (u64)!!READ_ONCE(pages[i]) << i;
 	return bits;
