@@ -11,6 +11,13 @@
 
 #define ALL_SET DIRTYTRACK_LOG_ALL_SET
 
+#define FOUR_ACTORS {							\
+	{ WAY_STORE },							\
+	{ WAY_STORE },							\
+	{ WAY_STORE, .process = true },					\
+	{ WAY_PWRITE },							\
+}
+
 /* All forms, from as fast as it can to a few times a second. */
 #define EIGHT_CONSUMERS {						\
 	/* A rate monitor. */						\
@@ -51,12 +58,7 @@ FIXTURE_VARIANT(logs) {
 FIXTURE_VARIANT_ADD(logs, threads_and_a_process) {
 	.race = {
 		.npages = 777,
-		.actors = {
-			{ WAY_STORE },
-			{ WAY_STORE },
-			{ WAY_STORE, .process = true },
-			{ WAY_PWRITE },
-		},
+		.actors = FOUR_ACTORS,
 		.consumers = EIGHT_CONSUMERS,
 	},
 };
@@ -104,12 +106,7 @@ FIXTURE_VARIANT_ADD(logs, guest) {
 FIXTURE_VARIANT_ADD(logs, come_and_go) {
 	.race = {
 		.npages = 777,
-		.actors = {
-			{ WAY_STORE },
-			{ WAY_STORE },
-			{ WAY_STORE, .process = true },
-			{ WAY_PWRITE },
-		},
+		.actors = FOUR_ACTORS,
 		.consumers = EIGHT_THAT_COME_AND_GO,
 	},
 };

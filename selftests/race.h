@@ -207,38 +207,33 @@ static void race_wait(const struct race *r)
 static void race_judge(struct __test_metadata *_metadata, const struct race *r,
 		       const struct consumer *c)
 {
-	unsigned int i = c->id;
+	const struct {
+		__u64 count;
+		const char *what;
+	} faults[] = {
+		{ c->lost, "writes that a harvest should have reported" },
+		{ c->differ, "pages that differ at the end" },
+		{ c->impossible, "content that nobody wrote" },
+		{ c->unpeeked, "pages that a peek had and the harvest had not" },
+		{ c->unpaid, "pages that were merged and not reported again" },
+		{ c->miscounted, "CLEARs or MERGEs that did not count what was asked" },
+		{ c->tail, "pages reported when all was quiet" },
+	};
 
 	EXPECT_EQ(0, c->error);
 	EXPECT_LE(FLOOR_ROUNDS, c->rounds) {
-		TH_LOG("log %u: too few harvests to prove anything", i);
+		TH_LOG("log %u: too few harvests to prove anything", c->id);
 	}
 	EXPECT_LT(0, c->reported);
-	EXPECT_EQ(0, c->lost) {
-		TH_LOG("log %u: writes that a harvest should have reported", i);
-	}
-	EXPECT_EQ(0, c->differ) {
-		TH_LOG("log %u: pages that differ at the end", i);
-	}
-	EXPECT_EQ(0, c->impossible) {
-		TH_LOG("log %u: content that nobody wrote", i);
-	}
-	EXPECT_EQ(0, c->unpeeked) {
-		TH_LOG("log %u: pages that a peek had and the harvest had not", i);
-	}
-	EXPECT_EQ(0, c->unpaid) {
-		TH_LOG("log %u: pages that were merged and not reported again", i);
-	}
-	EXPECT_EQ(0, c->miscounted) {
-		TH_LOG("log %u: pages cleared or merged that were not as many as asked", i);
-	}
-	EXPECT_EQ(0, c->tail) {
-		TH_LOG("log %u: pages reported when all was quiet", i);
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+		EXPECT_EQ(0, faults[i].count) {
+			TH_LOG("log %u: %s", c->id, faults[i].what);
+		}
 	}
 	/* A page again without a write costs a copy: one in 20 at most. */
 	if (!r->spec->zaps) {
 		EXPECT_LE(c->again * 20, c->reported) {
-			TH_LOG("log %u: over-reporting", i);
+			TH_LOG("log %u: over-reporting", c->id);
 		}
 	}
 }
