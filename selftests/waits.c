@@ -159,7 +159,7 @@ static void __attribute__((constructor)) stay_here(void)
 FIXTURE_SETUP(grace)
 {
 	if (variant->stall == 's' && kernel_is_checked())
-		return;		/* see SKIP_WITHOUT_STALL */
+		return;		/* see NO_STALL */
 	load_stall();
 	self->device = open(STALL_DEVICE, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->device);
@@ -192,10 +192,7 @@ FIXTURE_SETUP(grace)
 	}								\
 } while (0)
 
-#define SKIP_WITHOUT_STALL() do {					\
-	if (!self->reader)						\
-		SKIP(return, "KASAN interrupts every processor when memory is freed"); \
-} while (0)
+#define NO_STALL "KASAN interrupts every processor when memory is freed"
 
 FIXTURE_TEARDOWN(grace)
 {
@@ -230,7 +227,8 @@ TEST_F(grace, logs_come_and_go)
 	void *shown;
 	int log;
 
-	SKIP_WITHOUT_STALL();
+	if (!self->reader)
+		SKIP(return, NO_STALL);
 	for (int i = 0; i < ROUNDS; i++) {
 		write_some(self->map);
 		log = test_log_create(self->slot, 0);
@@ -253,7 +251,8 @@ TEST_F(grace, harvest)
 {
 	__u64 seen[bitmap_words(NPAGES)], idle[bitmap_words(NPAGES)];
 
-	SKIP_WITHOUT_STALL();
+	if (!self->reader)
+		SKIP(return, NO_STALL);
 	for (int i = 0; i < ROUNDS; i++) {
 		memset(seen, 0, sizeof(seen));
 		memset(idle, 0, sizeof(idle));
@@ -277,7 +276,8 @@ TEST_F(grace, clear_and_merge)
 	struct dirtytrack_ranges ranges;
 	struct dirtytrack_bitmap bitmap;
 
-	SKIP_WITHOUT_STALL();
+	if (!self->reader)
+		SKIP(return, NO_STALL);
 	memset(seen, 0xff, sizeof(seen));
 	for (int i = 0; i < ROUNDS; i++) {
 		write_some(self->map);
@@ -326,7 +326,8 @@ TEST_F(grace, harvest_beside_another)
 	__u64 seen[bitmap_words(NPAGES)];
 	pthread_t thread;
 
-	SKIP_WITHOUT_STALL();
+	if (!self->reader)
+		SKIP(return, NO_STALL);
 	memset(seen, 0, sizeof(seen));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, harvest_again_and_again, &other));
 	for (int i = 0; i < ROUNDS || atomic_load(&other.calls) < ROUNDS; i++) {
