@@ -343,9 +343,14 @@ case_killed()
 	esac || return 1
 	there=$(receiver_child standin-qemu)
 	if [ "$phase" = rounds ]; then
-		# The first pages are there, the second harvest takes its time.
-		DIRTYTRACK_STANDIN_DELAY=3000 migrate
-		sleep 4
+		# The first pages are there, the second harvest takes its time. It must not
+		# be the last, after which QEMU is not needed any more: without rounds to
+		# come, what is left might be little enough for the pause.
+		DIRTYTRACK_STANDIN_DELAY=2000 migrate --downtime 0 --max-rounds 3 --json
+		for ((i = 0; i < 500; i++)); do
+			[ "$(event round .event 2>/dev/null)" != round ] || break
+			sleep 0.05
+		done
 	else
 		migrate
 		for ((i = 0; i < 200; i++)); do
