@@ -256,6 +256,13 @@ void dt_memory_uncharge(u64 bytes);
 u64 dt_memory_used(void);
 u64 dt_memory_max(void);
 
+/* bitmap_memory.c */
+size_t dt_bitmap_words_size(u64 nbits);
+size_t dt_bitmap_summary_size(u64 nbits);
+u64 dt_bitmap_memory(u64 nbits);
+int dt_bitmap_alloc(struct dt_bitmap *bm, u64 nbits);
+void dt_bitmap_free(struct dt_bitmap *bm);
+
 /* pages.c */
 u64 dt_pages_table_size(u64 npages);
 int dt_pages_init(struct dt_slot *slot);

@@ -33,22 +33,10 @@ u32 dt_log_max(void)
 	return max_logs;
 }
 
-static size_t dt_log_words_size(struct dt_log *log)
-{
-	return PAGE_ALIGN(log->bitmap.nwords * sizeof(u64));
-}
-
-static size_t dt_log_summary_size(struct dt_log *log)
-{
-	return PAGE_ALIGN(log->bitmap.ngroups * sizeof(u64));
-}
-
 static void dt_log_free(struct dt_log *log)
 {
 	dt_ring_destroy(&log->ring);
-	vfree(log->bitmap.words);
-	vfree(log->bitmap.summary);
-	kvfree(log->bitmap.top);
+	dt_bitmap_free(&log->bitmap);
 	iput(&log->slot->inode);
 	dt_memory_uncharge(log->charged);
 	kfree(log);
@@ -74,7 +62,8 @@ static int dt_log_release(struct inode *inode, struct file *file)
 
 static size_t dt_log_ring_offset(struct dt_log *log)
 {
-	return dt_log_words_size(log) + dt_log_summary_size(log);
+	return dt_bitmap_words_size(log->bitmap.nbits) +
+	       dt_bitmap_summary_size(log->bitmap.nbits);
 }
 
 static size_t dt_log_control_offset(struct dt_log *log)
@@ -89,10 +78,10 @@ static void *dt_log_memory(struct dt_log *log, size_t offset)
 		void *memory;
 		size_t size;
 	} parts[] = {
-		{ log->bitmap.words, dt_log_words_size(log) },
-		{ log->bitmap.summary, dt_log_summary_size(log) },
+		{ log->bitmap.words, dt_bitmap_words_size(log->bitmap.nbits) },
+		{ log->bitmap.summary, dt_bitmap_summary_size(log->bitmap.nbits) },
 		{ log->ring.shared, dt_ring_size(&log->ring) },
-		{ log->ring.control, log->ring.nr ? PAGE_SIZE : 0 },
+		{ log->ring.control, dt_ring_control_size(&log->ring) },
 	};
 	int i;
 
@@ -195,13 +184,8 @@ struct dt_log *dt_file_log(struct file *file)
 
 static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 {
-	/* Both are mapped by the page: dt_log_fault() hands out all of each. */
-	size_t words_size = PAGE_ALIGN(dt_bitmap_words(slot->npages) * sizeof(u64));
-	size_t summary_size = PAGE_ALIGN(dt_bitmap_groups(slot->npages) * sizeof(u64));
-	size_t top_size = dt_bitmap_tops(slot->npages) * sizeof(u64);
-	u64 charge = sizeof(struct dt_log) + words_size + summary_size + top_size +
+	u64 charge = sizeof(struct dt_log) + dt_bitmap_memory(slot->npages) +
 		     dt_ring_memory(ring_entries);
-	void *words, *summary, *top;
 	struct dt_log *log;
 	int err;
 
@@ -218,11 +202,8 @@ static struct dt_log *dt_log_alloc(struct dt_slot *slot, u32 ring_entries)
 	log->charged = charge;
 	mutex_init(&log->lock);
 	INIT_LIST_HEAD(&log->node);
-	words = __vmalloc(words_size, DT_GFP_TABLE);
-	summary = __vmalloc(summary_size, DT_GFP_TABLE);
-	top = kvzalloc(top_size, GFP_KERNEL_ACCOUNT);
-	dt_bitmap_init(&log->bitmap, slot->npages, words, summary, top);
-	if (dt_ring_init(&log->ring, ring_entries) || !words || !summary || !top) {
+	if (dt_ring_init(&log->ring, ring_entries) ||
+	    dt_bitmap_alloc(&log->bitmap, slot->npages)) {
 		dt_log_free(log);
 		return ERR_PTR(-ENOMEM);
 	}
@@ -350,16 +331,16 @@ void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info)
 	info->out_reserved = 0;
 	info->out_npages = log->bitmap.nbits;
 	info->out_bitmap_offset = 0;
-	info->out_bitmap_size = dt_log_words_size(log);
-	info->out_summary_offset = dt_log_words_size(log);
-	info->out_summary_size = dt_log_summary_size(log);
+	info->out_bitmap_size = dt_bitmap_words_size(log->bitmap.nbits);
+	info->out_summary_offset = dt_bitmap_words_size(log->bitmap.nbits);
+	info->out_summary_size = dt_bitmap_summary_size(log->bitmap.nbits);
 	info->out_dirty = dt_bitmap_count(&log->bitmap);
 	info->out_harvests = READ_ONCE(log->harvests);
 	info->out_reported = READ_ONCE(log->reported);
 	info->out_ring_offset = log->ring.nr ? dt_log_ring_offset(log) : 0;
 	info->out_ring_size = dt_ring_size(&log->ring);
 	info->out_control_offset = log->ring.nr ? dt_log_control_offset(log) : 0;
-	info->out_control_size = log->ring.nr ? PAGE_SIZE : 0;
+	info->out_control_size = dt_ring_control_size(&log->ring);
 	info->out_overflows = dt_ring_overflows(&log->ring);
 	info->out_rate = READ_ONCE(log->rate);
 }

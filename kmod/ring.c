@@ -53,7 +53,7 @@ u64 dt_ring_memory(u32 nr)
 {
 	struct dt_ring ring = { .nr = nr };
 
-	return nr ? dt_ring_size(&ring) + PAGE_SIZE : 0;
+	return dt_ring_size(&ring) + dt_ring_control_size(&ring);
 }
 
 /**
@@ -67,6 +67,17 @@ size_t dt_ring_size(const struct dt_ring *ring)
 	if (!ring->nr)
 		return 0;
 	return PAGE_ALIGN(DIRTYTRACK_RING_ENTRIES_OFFSET + ring->nr * sizeof(u64));
+}
+
+/**
+ * dt_ring_control_size - how large the mapping of the consumer's page is
+ * @ring: the ring
+ *
+ * Return: bytes; 0 without a ring.
+ */
+size_t dt_ring_control_size(const struct dt_ring *ring)
+{
+	return ring->nr ? PAGE_SIZE : 0;
 }
 
 /**
@@ -84,7 +95,7 @@ int dt_ring_init(struct dt_ring *ring, u32 nr)
 		return 0;
 	ring->nr = nr;
 	ring->shared = __vmalloc(dt_ring_size(ring), DT_GFP_TABLE);
-	ring->control = __vmalloc(PAGE_SIZE, DT_GFP_TABLE);
+	ring->control = __vmalloc(dt_ring_control_size(ring), DT_GFP_TABLE);
 	if (!ring->shared || !ring->control)
 		return -ENOMEM;
 	ring->entries = (void *)ring->shared + DIRTYTRACK_RING_ENTRIES_OFFSET;
@@ -182,23 +193,26 @@ static void dt_ring_push(struct dt_ring *ring, u64 pgoff)
 }
 
 /**
- * dt_rings_push - put a page into every ring of a slot
+ * dt_rings_push_word - put pages of a bitmap word into every ring of a slot
  * @slot: the slot
- * @pgoff: the page, whose open bit was set, with a full barrier after it
+ * @word: index of the word
+ * @bits: its pages, whose open bits were set, with a full barrier after it
  *
  * Context: any in which a spinlock may be taken; under a page-table lock, too.
  * Return: true if the caller is to call dt_rings_wake() when he holds no such lock.
  */
-bool dt_rings_push(struct dt_slot *slot, u64 pgoff)
+bool dt_rings_push_word(struct dt_slot *slot, u64 word, u64 bits)
 {
 	struct dt_ring *ring;
 	bool wake = false;
+	u64 left;
 
 	if (!READ_ONCE(slot->nrings))
 		return false;
 	spin_lock(&slot->ring_lock);
 	list_for_each_entry(ring, &slot->rings, node) {
-		dt_ring_push(ring, pgoff);
+		for (left = bits; left; left &= left - 1)
+			dt_ring_push(ring, word * DT_WORD_BITS + __ffs64(left));
 		wake |= ring->wake;
 	}
 	spin_unlock(&slot->ring_lock);
@@ -206,22 +220,16 @@ bool dt_rings_push(struct dt_slot *slot, u64 pgoff)
 }
 
 /**
- * dt_rings_push_word - put pages of a bitmap word into every ring of a slot
+ * dt_rings_push - put a page into every ring of a slot
  * @slot: the slot
- * @word: index of the word
- * @bits: its pages, whose open bits were set, with a full barrier after it
+ * @pgoff: the page
  *
- * Context and return: as dt_rings_push().
+ * Context and return: as dt_rings_push_word().
  */
-bool dt_rings_push_word(struct dt_slot *slot, u64 word, u64 bits)
+bool dt_rings_push(struct dt_slot *slot, u64 pgoff)
 {
-	bool wake = false;
-
-	if (!READ_ONCE(slot->nrings))
-		return false;
-	for (; bits; bits &= bits - 1)
-		wake |= dt_rings_push(slot, word * DT_WORD_BITS + __ffs64(bits));
-	return wake;
+	return dt_rings_push_word(slot, pgoff / DT_WORD_BITS,
+				  1ULL << pgoff % DT_WORD_BITS);
 }
 
 /**

@@ -47,6 +47,7 @@ int dt_ring_init(struct dt_ring *ring, u32 nr);
 void dt_ring_destroy(struct dt_ring *ring);
 u64 dt_ring_memory(u32 nr);
 size_t dt_ring_size(const struct dt_ring *ring);
+size_t dt_ring_control_size(const struct dt_ring *ring);
 bool dt_ring_ready(struct dt_ring *ring);
 u64 dt_ring_overflows(const struct dt_ring *ring);
 u32 dt_ring_max(void);

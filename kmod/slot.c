@@ -101,12 +101,9 @@ static kuid_t dt_slot_sponsor(void)
 static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 {
 	u64 npages = length >> PAGE_SHIFT;
-	size_t words_size = PAGE_ALIGN(dt_bitmap_words(npages) * sizeof(u64));
-	size_t summary_size = PAGE_ALIGN(dt_bitmap_groups(npages) * sizeof(u64));
-	size_t top_size = dt_bitmap_tops(npages) * sizeof(u64);
+	size_t words_size = dt_bitmap_words_size(npages);
 	u64 charge = sizeof(struct dt_slot) + dt_pages_table_size(npages) +
-		     2 * words_size + summary_size + top_size + dt_group_memory(npages);
-	void *words, *summary, *top;
+		     dt_bitmap_memory(npages) + words_size + dt_group_memory(npages);
 	struct dt_slot *slot;
 	int err;
 
@@ -122,13 +119,9 @@ static struct dt_slot *dt_slot_alloc(u64 length, const char *name)
 	slot->sponsor = dt_slot_sponsor();
 	memcpy(slot->name, name, sizeof(slot->name));
 
-	words = __vmalloc(words_size, DT_GFP_TABLE);
-	summary = __vmalloc(summary_size, DT_GFP_TABLE);
-	top = kvzalloc(top_size, GFP_KERNEL_ACCOUNT);
-	dt_bitmap_init(&slot->open, npages, words, summary, top);
 	slot->released = __vmalloc(words_size, DT_GFP_TABLE);
 	slot->stats = alloc_percpu_gfp(struct dt_slot_stats, GFP_KERNEL_ACCOUNT);
-	if (!words || !summary || !top || !slot->released || !slot->stats ||
+	if (dt_bitmap_alloc(&slot->open, npages) || !slot->released || !slot->stats ||
 	    dt_group_alloc(slot) || dt_pages_init(slot)) {
 		iput(&slot->inode);	/* which frees what there is */
 		return ERR_PTR(-ENOMEM);
@@ -153,9 +146,7 @@ void dt_slot_free(struct dt_slot *slot)
 		mutex_unlock(&dt_slots_lock);
 	}
 	dt_pages_destroy(slot);
-	vfree(slot->open.words);
-	vfree(slot->open.summary);
-	kvfree(slot->open.top);
+	dt_bitmap_free(&slot->open);
 	dt_group_free(slot);
 	vfree(slot->released);
 	free_percpu(slot->stats);
