@@ -50,6 +50,12 @@ static bool dt_limit_open(struct dt_slot *slot, pgoff_t pgoff)
 	       (pgoff % DT_WORD_BITS) & 1;
 }
 
+/* How far apart turns are; there must be a limit. */
+static u64 dt_limit_turn(const struct dt_limit *limit)
+{
+	return NSEC_PER_SEC / limit->rate;
+}
+
 /*
  * Takes a turn.
  *
@@ -70,7 +76,7 @@ static u64 dt_limit_take(struct dt_limit *limit, u32 *changes)
 				   now + DT_LIMIT_WAIT);
 		if (limit->due > now)
 			wait = limit->due - now;
-		limit->due += NSEC_PER_SEC / limit->rate;
+		limit->due += dt_limit_turn(limit);
 	}
 	spin_unlock(&limit->lock);
 	return wait < TICK_NSEC ? 0 : wait;
@@ -81,7 +87,7 @@ static void dt_limit_give_back(struct dt_limit *limit, u32 changes)
 {
 	spin_lock(&limit->lock);
 	if (limit->changes == changes)
-		limit->due -= NSEC_PER_SEC / limit->rate;
+		limit->due -= dt_limit_turn(limit);
 	spin_unlock(&limit->lock);
 }
 
@@ -101,7 +107,7 @@ static void dt_limit_wait(struct dt_slot *slot, pgoff_t pgoff, u32 changes, u64 
 	spin_lock(&limit->lock);
 	if (limit->changes == changes) {
 		if (left < 0)
-			limit->due -= NSEC_PER_SEC / limit->rate;
+			limit->due -= dt_limit_turn(limit);
 		else
 			limit->credits++;
 	}
