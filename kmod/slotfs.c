@@ -31,17 +31,16 @@ static struct kmem_cache *dt_slot_cache;
 static void dt_slot_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	struct dt_slot *slot = dt_file_slot(file);
-	struct dirtytrack_slot_info info = {};
 	struct dt_counts counts = {};
 
-	dt_slot_info(slot, &info);
-	seq_printf(m, "slot_id:\t%u\n", info.out_id);
-	seq_printf(m, "slot_name:\t%s\n", info.out_name);
-	seq_printf(m, "slot_pages:\t%llu\n", info.out_length >> PAGE_SHIFT);
-	seq_printf(m, "slot_resident:\t%llu\n", info.out_resident);
+	seq_printf(m, "slot_id:\t%u\n", slot->id);
+	seq_printf(m, "slot_name:\t%s\n", slot->name);
+	seq_printf(m, "slot_pages:\t%llu\n", slot->npages);
+	seq_printf(m, "slot_resident:\t%lld\n",
+		   percpu_counter_sum_positive(&slot->resident));
 	seq_printf(m, "slot_open:\t%llu\n", dt_bitmap_count(&slot->open));
-	seq_printf(m, "slot_logs:\t%u\n", info.out_logs);
-	seq_printf(m, "slot_rate:\t%llu\n", info.out_rate);
+	seq_printf(m, "slot_logs:\t%u\n", READ_ONCE(slot->nlogs));
+	seq_printf(m, "slot_rate:\t%llu\n", READ_ONCE(slot->limit.rate));
 	dt_stats_count(slot, &counts);
 	dt_stats_show(m, "slot_", &counts);
 }
