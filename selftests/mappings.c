@@ -12,18 +12,11 @@
 #include <signal.h>
 #include <sched.h>
 #include <linux/aio_abi.h>
-#include <linux/userfaultfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* Newer than the oldest headers that the tests are built with. */
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED	(1 << 13)
-#endif
-#ifndef UFFD_FEATURE_WP_ASYNC
-#define UFFD_FEATURE_WP_ASYNC		(1 << 15)
-#endif
+#include "uffd_wp.h"
 
 /* More than one page table, and not a multiple of anything. */
 #define NPAGES		611UL
