@@ -4,9 +4,9 @@
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "builtin.h"
+#include "copy-options.h"
 #include "copy-report.h"
 #include "engine.h"
 #include "interrupt.h"
@@ -14,7 +14,6 @@
 #include "pause.h"
 #include "pipeline.h"
 #include "source.h"
-#include "table.h"
 #include "target.h"
 #include "units.h"
 
@@ -25,11 +24,6 @@ enum {
 	OPT_RESUME_CMD,
 	OPT_NO_PAUSE,
 	OPT_TIMEOUT,
-	OPT_MAX_ROUNDS,
-	OPT_STRICT,
-	OPT_VERIFY,
-	OPT_PROGRESS,
-	OPT_RECONNECT,
 };
 
 static const struct option_desc options[] = {
@@ -39,14 +33,7 @@ static const struct option_desc options[] = {
 	{ OPT_RESUME_CMD, "resume-cmd", "COMMAND", "resume by a shell command" },
 	{ OPT_NO_PAUSE, "no-pause", NULL, "never pause: nothing must write at the end" },
 	{ OPT_TIMEOUT, "timeout", "SECONDS", "for an answer to pause, 10 unless given" },
-	{ 'd', "downtime", "MS", "pause wanted at most, 300 unless given" },
-	{ OPT_MAX_ROUNDS, "max-rounds", "N", "rounds before it, 30 unless given" },
-	{ OPT_STRICT, "strict", NULL, "fail rather than pause for longer" },
-	{ OPT_VERIFY, "verify", NULL, "compare target and memory in the pause" },
-	{ 'c', "connections", "N", "to an NBD server, 4 unless given" },
-	{ OPT_RECONNECT, "reconnect", "SECONDS", "try that long when one is lost, 10 unless given" },
-	{ OPT_PROGRESS, "progress", NULL, "show progress also when not on a terminal" },
-	TABLE_OPTIONS,
+	COPY_OPTIONS,
 	{ 0 }
 };
 
@@ -59,11 +46,8 @@ struct copy_job {
 	pid_t pids[MAX_PIDS];
 	size_t nr_pids;
 	bool no_pause;
-	bool progress;
 	double timeout;
-	double reconnect;
-	unsigned int connections;
-	struct table_options table;
+	struct copy_options opts;
 	struct copy copy;
 };
 
@@ -102,26 +86,8 @@ static int set_option(struct copy_job *job, int val, const char *arg)
 		return 0;
 	case OPT_TIMEOUT:
 		return option_seconds("--timeout", arg, &job->timeout);
-	case 'd':
-		return option_ms("--downtime", arg, &job->copy.downtime);
-	case OPT_MAX_ROUNDS:
-		return option_count("--max-rounds", arg,
-				    &job->copy.max_rounds);
-	case OPT_STRICT:
-		job->copy.strict = true;
-		return 0;
-	case OPT_VERIFY:
-		job->copy.verify = true;
-		return 0;
-	case OPT_PROGRESS:
-		job->progress = true;
-		return 0;
-	case 'c':
-		return option_connections(arg, &job->connections);
-	case OPT_RECONNECT:
-		return option_seconds("--reconnect", arg, &job->reconnect);
 	}
-	return table_option(&job->table, val, arg) ? 0 : -1;
+	return copy_option(&job->opts, val, arg);
 }
 
 static int check_options(const struct copy_job *job)
@@ -236,7 +202,7 @@ static struct target *open_target(const struct copy_job *job,
 				  const struct source_slot *src)
 {
 	struct target *t = target_open(job->target, src->base.npages,
-				       job->connections);
+				       job->opts.connections);
 
 	if (t && t->slot_id == src->id) {
 		msg_error("%s: it is what is to be copied", job->target);
@@ -252,7 +218,7 @@ static int copy_to_target(struct copy_job *job, struct copy_report *report,
 	struct pipeline_options opts = {
 		/* What one thread writes to the page cache is as fast as it gets. */
 		.threads = target_kind(job->target) != TARGET_IMAGE,
-		.reconnect = job->reconnect,
+		.reconnect = job->opts.reconnect,
 		.cancel = &interrupted,
 		.progress = copy_progress,
 		.progress_arg = &job->copy,
@@ -298,15 +264,11 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 
 static int copy(const struct builtin *cmd, int argc, char **argv)
 {
-	struct copy_job job = {
-		.timeout = 10,
-		.reconnect = 10,
-		.connections = 4,
-		.copy = { .downtime = 0.3, .max_rounds = 30 },
-	};
+	struct copy_job job = { .timeout = 10 };
 	struct copy_report report;
 	int val, status;
 
+	copy_options_init(&job.opts, &job.copy);
 	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
 		if (val == OPTION_HELP)
 			return EXIT_OK;
@@ -322,9 +284,7 @@ static int copy(const struct builtin *cmd, int argc, char **argv)
 	job.target = argv[1];
 	if (check_options(&job))
 		return usage_error(cmd);
-	if (report_open(&report, &job.copy, cmd, &job.table,
-			job.progress ||
-			(!job.table.json && isatty(STDERR_FILENO))))
+	if (report_open(&report, cmd, &job.opts))
 		return usage_error(cmd);
 	status = copy_slot(&job, &report);
 	report_close(&report);

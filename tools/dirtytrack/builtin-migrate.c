@@ -3,16 +3,15 @@
 #include <errno.h>
 #include <getopt.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <linux/dirtytrack.h>
 
 #include "builtin.h"
+#include "copy-options.h"
 #include "copy-report.h"
 #include "interrupt.h"
 #include "migrate.h"
 #include "msg.h"
-#include "table.h"
 #include "target.h"
 #include "units.h"
 
@@ -23,37 +22,24 @@ enum {
 	OPT_MAX_BANDWIDTH,
 	OPT_THROTTLE,
 	OPT_DRY_RUN,
-	OPT_MAX_ROUNDS,
-	OPT_STRICT,
-	OPT_VERIFY,
-	OPT_PROGRESS,
-	OPT_RECONNECT,
 };
 
 static const struct option_desc options[] = {
 	{ 'q', "qmp", "SOCKET", "QEMU's QMP socket" },
 	{ OPT_ANSWER, "answer", "SECONDS", "wait that long for one, 30 unless given" },
-	{ 'd', "downtime", "MS", "downtime wanted at most, 300 unless given" },
-	{ OPT_MAX_ROUNDS, "max-rounds", "N", "rounds before it, 30 unless given" },
 	{ OPT_THROTTLE, "throttle", "HOW", "auto, off, or PAGES a second; off unless given" },
 	{ OPT_MAX_BANDWIDTH, "max-bandwidth", "RATE", "bytes of data a second" },
 	{ OPT_TIMEOUT, "timeout", "SECONDS", "for the rounds" },
 	{ OPT_ON_TIMEOUT, "on-timeout", "WHAT", "cancel or pause; cancel unless given" },
 	{ OPT_DRY_RUN, "dry-run", NULL, "measure and predict, move nothing" },
-	{ OPT_STRICT, "strict", NULL, "fail rather than take longer" },
-	{ OPT_VERIFY, "verify", NULL, "compare memory here and there in the pause" },
-	{ 'c', "connections", "N", "for each slot, 4 unless given" },
-	{ OPT_RECONNECT, "reconnect", "SECONDS", "try that long when one is lost, 10 unless given" },
-	{ OPT_PROGRESS, "progress", NULL, "show progress also when not on a terminal" },
-	TABLE_OPTIONS,
+	COPY_OPTIONS,
 	{ 0 }
 };
 
 struct migrate_job {
 	struct migrate migrate;
 	const char *qmp;
-	bool progress;
-	struct table_options table;
+	struct copy_options opts;
 };
 
 static int set_on_timeout(struct migrate *m, const char *arg)
@@ -112,25 +98,8 @@ static int set_option(struct migrate_job *job, int val, const char *arg)
 	case OPT_DRY_RUN:
 		m->copy.dry_run = true;
 		return 0;
-	case 'd':
-		return option_ms("--downtime", arg, &m->copy.downtime);
-	case OPT_MAX_ROUNDS:
-		return option_count("--max-rounds", arg, &m->copy.max_rounds);
-	case OPT_STRICT:
-		m->copy.strict = true;
-		return 0;
-	case OPT_VERIFY:
-		m->copy.verify = true;
-		return 0;
-	case 'c':
-		return option_connections(arg, &m->connections);
-	case OPT_RECONNECT:
-		return option_seconds("--reconnect", arg, &m->reconnect);
-	case OPT_PROGRESS:
-		job->progress = true;
-		return 0;
 	}
-	return table_option(&job->table, val, arg) ? 0 : -1;
+	return copy_option(&job->opts, val, arg);
 }
 
 /* SLOT, or SLOT=NAME for one that has another name there. */
@@ -202,6 +171,8 @@ static int run(struct migrate_job *job, struct copy_report *report)
 	int ret, status;
 
 	interrupt_catch();
+	m->connections = job->opts.connections;
+	m->reconnect = job->opts.reconnect;
 	ret = migrate_open(m, job->qmp);
 	if (!ret) {
 		report_begin(report, NULL, m->uri);
@@ -226,17 +197,11 @@ static int run(struct migrate_job *job, struct copy_report *report)
 
 static int migrate(const struct builtin *cmd, int argc, char **argv)
 {
-	struct migrate_job job = {
-		.migrate = {
-			.answer = 30,
-			.reconnect = 10,
-			.connections = 4,
-			.copy = { .downtime = 0.3, .max_rounds = 30 },
-		},
-	};
+	struct migrate_job job = { .migrate = { .answer = 30 } };
 	struct copy_report report;
 	int val, status;
 
+	copy_options_init(&job.opts, &job.migrate.copy);
 	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
 		if (val == OPTION_HELP)
 			return EXIT_OK;
@@ -245,9 +210,7 @@ static int migrate(const struct builtin *cmd, int argc, char **argv)
 	}
 	if (set_operands(&job, argv + optind))
 		return usage_error(cmd);
-	if (report_open(&report, &job.migrate.copy, cmd, &job.table,
-			job.progress ||
-			(!job.table.json && isatty(STDERR_FILENO))))
+	if (report_open(&report, cmd, &job.opts))
 		return usage_error(cmd);
 	status = run(&job, &report);
 	report_close(&report);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <json-c/json.h>
 
@@ -297,17 +298,17 @@ static void on_event(struct copy *copy, enum copy_event event)
 	}
 }
 
-int report_open(struct copy_report *r, struct copy *copy,
-		const struct builtin *cmd, const struct table_options *opts,
-		bool want_progress)
+int report_open(struct copy_report *r, const struct builtin *cmd,
+		const struct copy_options *opts)
 {
 	memset(r, 0, sizeof(*r));
-	r->copy = copy;
-	r->opts = opts;
-	r->progress = want_progress;
-	copy->event = on_event;
-	copy->event_arg = r;
-	r->table = table_new(cmd->columns, cmd->nr_columns, opts);
+	r->copy = opts->copy;
+	r->opts = &opts->table;
+	r->progress = opts->progress ||
+		      (!r->opts->json && isatty(STDERR_FILENO));
+	r->copy->event = on_event;
+	r->copy->event_arg = r;
+	r->table = table_new(cmd->columns, cmd->nr_columns, r->opts);
 	if (!r->table)
 		return -1;
 	r->held = json_object_new_array();

@@ -10,6 +10,7 @@
 #define COPY_REPORT_H
 
 #include "builtin.h"
+#include "copy-options.h"
 #include "engine.h"
 #include "table.h"
 
@@ -29,10 +30,9 @@ struct copy_report {
 	int error;			/* of standard output */
 };
 
-/* 0, or a message and -1.  Sets @copy's event function. */
-int report_open(struct copy_report *r, struct copy *copy,
-		const struct builtin *cmd, const struct table_options *opts,
-		bool progress);
+/* Of what @opts->copy does, whose event function it sets.  0, or a message and -1. */
+int report_open(struct copy_report *r, const struct builtin *cmd,
+		const struct copy_options *opts);
 void report_begin(struct copy_report *r, const char *slot, const char *target);
 /* The target is complete. */
 void report_done(struct copy_report *r, const char *target);
