@@ -11,6 +11,7 @@
 
 #include "listen.h"
 #include "msg.h"
+#include "unix-socket.h"
 
 #define UNIX_PREFIX "unix:"
 #define BACKLOG 64
@@ -40,18 +41,12 @@ static void remove_leftover(const struct sockaddr_un *addr)
 
 static int listen_unix(struct listener *l, const char *path)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, ret;
+	struct sockaddr_un addr;
+	int fd = unix_socket(path, &addr), ret;
 
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		msg_errno(ENAMETOOLONG, "%s", path);
-		return -ENAMETOOLONG;
-	}
-	strcpy(addr.sun_path, path);
-	remove_leftover(&addr);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return fail(path, "socket");
+		return fd;
+	remove_leftover(&addr);
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		ret = fail(path, "cannot listen there");
 		close(fd);

@@ -14,6 +14,7 @@
 #include "msg.h"
 #include "qmp.h"
 #include "units.h"
+#include "unix-socket.h"
 
 /* A larger message is not an answer to anything that is asked here. */
 #define MAX_MESSAGE (1024 * 1024)
@@ -364,20 +365,11 @@ fail:
 int qmp_connect(struct qmp **qmp, const char *path, double timeout,
 		const volatile sig_atomic_t *cancel)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, ret;
+	struct sockaddr_un addr;
+	int fd = unix_socket(path, &addr), ret;
 
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		msg_errno(ENAMETOOLONG, "%s", path);
-		return -ENAMETOOLONG;
-	}
-	strcpy(addr.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0) {
-		ret = -errno;
-		msg_errno(ret, "%s: socket", path);
-		return ret;
-	}
+	if (fd < 0)
+		return fd;
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		ret = -errno;
 		msg_errno(ret, "%s: cannot connect to QEMU's monitor", path);
