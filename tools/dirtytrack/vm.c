@@ -152,14 +152,6 @@ static int give_fd(struct qmp *qmp, int fd)
 			fd, NULL);
 }
 
-/* QEMU's migration begins, to or from the pipe. */
-static int begin(struct qmp *qmp, const char *command)
-{
-	return qmp_call(qmp, command,
-			object_of("uri", json_object_new_string("fd:" FD_NAME)),
-			-1, NULL);
-}
-
 /* 1 when it is complete, 0 when it goes on. */
 static int is_complete(struct qmp *qmp)
 {
@@ -274,9 +266,15 @@ static int write_pipe(int to, int from, uint64_t size, double deadline)
 	return 0;
 }
 
-int vm_save(struct qmp *qmp, int fd, uint64_t *size, double timeout)
+/* Indices of what pipe() makes. */
+enum { READ_END, WRITE_END };
+
+/*
+ * QEMU's migration begins, with a pipe of which @ours, which *@fd will be, stays here
+ * and QEMU has the other end.
+ */
+static int begin(struct qmp *qmp, const char *command, int ours, int *fd)
 {
-	double deadline = now() + timeout;
 	int fds[2], ret;
 
 	if (pipe2(fds, O_CLOEXEC) < 0) {
@@ -286,14 +284,28 @@ int vm_save(struct qmp *qmp, int fd, uint64_t *size, double timeout)
 	}
 	ret = ignore_shared(qmp);
 	if (!ret)
-		ret = give_fd(qmp, fds[1]);
+		ret = give_fd(qmp, fds[!ours]);
 	/* So that QEMU's is the last one, and its end ours. */
-	close(fds[1]);
+	close(fds[!ours]);
 	if (!ret)
-		ret = begin(qmp, "migrate");
-	if (!ret)
-		ret = read_pipe(fds[0], fd, size, deadline);
-	close(fds[0]);
+		ret = qmp_call(qmp, command,
+			       object_of("uri", json_object_new_string("fd:" FD_NAME)),
+			       -1, NULL);
+	if (ret)
+		close(fds[ours]);
+	*fd = fds[ours];
+	return ret;
+}
+
+int vm_save(struct qmp *qmp, int fd, uint64_t *size, double timeout)
+{
+	double deadline = now() + timeout;
+	int from, ret = begin(qmp, "migrate", READ_END, &from);
+
+	if (ret)
+		return ret;
+	ret = read_pipe(from, fd, size, deadline);
+	close(from);
 	return ret ? ret : wait_complete(qmp, deadline);
 }
 
@@ -306,22 +318,12 @@ void vm_cancel(struct qmp *qmp)
 int vm_load(struct qmp *qmp, int fd, uint64_t size, double timeout)
 {
 	double deadline = now() + timeout;
-	int fds[2], ret;
+	int to, ret = begin(qmp, "migrate-incoming", WRITE_END, &to);
 
-	if (pipe2(fds, O_CLOEXEC) < 0) {
-		ret = -errno;
-		msg_errno(ret, "pipe");
+	if (ret)
 		return ret;
-	}
-	fcntl(fds[1], F_SETFL, O_NONBLOCK);
-	ret = ignore_shared(qmp);
-	if (!ret)
-		ret = give_fd(qmp, fds[0]);
-	close(fds[0]);
-	if (!ret)
-		ret = begin(qmp, "migrate-incoming");
-	if (!ret)
-		ret = write_pipe(fds[1], fd, size, deadline);
-	close(fds[1]);
+	fcntl(to, F_SETFL, O_NONBLOCK);
+	ret = write_pipe(to, fd, size, deadline);
+	close(to);
 	return ret ? ret : wait_complete(qmp, deadline);
 }
