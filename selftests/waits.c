@@ -63,6 +63,17 @@ static void load_stall(void)
 		dt_broken("%s: %s (selftests/stall/build makes it)", path,
 			  strerror(errno));
 	close(file);
+	/*
+	 * Behind our back, after a grace period, a worker frees what a module needs only
+	 * to start, and has every processor flush its TLB.  A stalled one does not
+	 * answer, and the worker keeps this processor until it does.
+	 */
+	for (int i = 0; i < 3; i++) {
+		usleep(100000);
+		if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+			dt_broken("membarrier: %s", strerror(errno));
+	}
+	usleep(100000);
 }
 
 static void unload_stall(void)
