@@ -2,7 +2,6 @@
 /* dirtytrack copy: a slot as it is at one point in time, taken while the guest runs. */
 #include <errno.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
 
 #include "builtin.h"
@@ -11,28 +10,14 @@
 #include "engine.h"
 #include "interrupt.h"
 #include "msg.h"
+#include "pause-options.h"
 #include "pause.h"
 #include "pipeline.h"
 #include "source.h"
 #include "target.h"
-#include "units.h"
-
-#define MAX_PIDS 64
-
-enum {
-	OPT_PAUSE_CMD = 256,
-	OPT_RESUME_CMD,
-	OPT_NO_PAUSE,
-	OPT_TIMEOUT,
-};
 
 static const struct option_desc options[] = {
-	{ 'q', "qmp", "SOCKET", "pause QEMU by its QMP socket" },
-	{ 'p', "pid", "PID", "pause a process by SIGSTOP; may be repeated" },
-	{ OPT_PAUSE_CMD, "pause-cmd", "COMMAND", "pause by a shell command" },
-	{ OPT_RESUME_CMD, "resume-cmd", "COMMAND", "resume by a shell command" },
-	{ OPT_NO_PAUSE, "no-pause", NULL, "never pause: nothing must write at the end" },
-	{ OPT_TIMEOUT, "timeout", "SECONDS", "for an answer to pause, 10 unless given" },
+	PAUSE_OPTIONS,
 	COPY_OPTIONS,
 	{ 0 }
 };
@@ -40,117 +25,25 @@ static const struct option_desc options[] = {
 struct copy_job {
 	const char *ref;
 	const char *target;
-	const char *qmp;
-	const char *pause_cmd;
-	const char *resume_cmd;
-	pid_t pids[MAX_PIDS];
-	size_t nr_pids;
-	bool no_pause;
-	double timeout;
+	struct pause_options pause;
 	struct copy_options opts;
 	struct copy copy;
 };
 
-static int add_pid(struct copy_job *job, const char *arg)
-{
-	uint64_t pid;
-
-	if (parse_number(arg, INT_MAX, &pid) || !pid) {
-		msg_error("--pid: '%s' is not a process id", arg);
-		return -1;
-	}
-	if (job->nr_pids == MAX_PIDS) {
-		msg_error("--pid: more than %d processes", MAX_PIDS);
-		return -1;
-	}
-	job->pids[job->nr_pids++] = pid;
-	return 0;
-}
-
 static int set_option(struct copy_job *job, int val, const char *arg)
 {
-	switch (val) {
-	case 'q':
-		job->qmp = arg;
-		return 0;
-	case 'p':
-		return add_pid(job, arg);
-	case OPT_PAUSE_CMD:
-		job->pause_cmd = arg;
-		return 0;
-	case OPT_RESUME_CMD:
-		job->resume_cmd = arg;
-		return 0;
-	case OPT_NO_PAUSE:
-		job->no_pause = true;
-		return 0;
-	case OPT_TIMEOUT:
-		return option_seconds("--timeout", arg, &job->timeout);
-	}
-	return copy_option(&job->opts, val, arg);
+	int ret = pause_option(&job->pause, val, arg);
+
+	return ret <= 0 ? ret : copy_option(&job->opts, val, arg);
 }
 
 static int check_options(const struct copy_job *job)
 {
-	int ways = !!job->qmp + !!job->nr_pids +
-		   (job->pause_cmd || job->resume_cmd) + job->no_pause;
-
-	if (!job->pause_cmd != !job->resume_cmd) {
-		msg_error("--pause-cmd and --resume-cmd: one is of no use without the other");
-		return -1;
-	}
-	if (!ways) {
-		msg_error("copy: how is the guest paused? (--qmp, --pid, --pause-cmd; --no-pause if nothing writes to the slot)");
-		return -1;
-	}
 	if (job->copy.verify && target_kind(job->target) == TARGET_NULL) {
 		msg_error("--verify: null: cannot be compared with anything");
 		return -1;
 	}
-	if (ways > 1) {
-		msg_error("copy: only one of --qmp, --pid, --pause-cmd and --no-pause can be given");
-		return -1;
-	}
-	return 0;
-}
-
-/* NULL with 0 for --no-pause. */
-static int open_pause(const struct copy_job *job, struct pause **pause)
-{
-	int ret;
-
-	*pause = NULL;
-	if (job->no_pause)
-		return 0;
-	if (job->qmp)
-		*pause = pause_by_qmp(job->qmp, job->timeout);
-	else if (job->nr_pids)
-		*pause = pause_by_signal(job->pids, job->nr_pids,
-					 job->timeout);
-	else
-		*pause = pause_by_command(job->pause_cmd, job->resume_cmd);
-	if (!*pause)
-		return -1;
-	ret = pause_guard(*pause);
-	if (ret) {
-		pause_free(*pause);
-		*pause = NULL;
-	}
-	return ret;
-}
-
-static int status_of(int err)
-{
-	switch (err) {
-	case 0:
-		return EXIT_OK;
-	case -ETIME:
-		return EXIT_DOWNTIME;
-	case -EBADMSG:
-		return EXIT_DIFFERS;
-	default:
-		return EXIT_FAILED;
-	}
+	return pause_options_check(&job->pause, "copy");
 }
 
 /*
@@ -175,7 +68,7 @@ static int run_move(struct copy_job *job, struct copy_report *report,
 	ret = copy_run(&job->copy);
 	if (!ret && interrupted)
 		ret = -EINTR;
-	status = status_of(ret);
+	status = report_status(ret);
 	/* Without -EHOSTDOWN nothing whole was copied. */
 	if (!ret || ret == -EHOSTDOWN) {
 		if (ret)
@@ -247,7 +140,7 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 	interrupt_catch();
 	job->copy.cancel = &interrupted;
 	/* Before the slot and the target: the guard must not hold them. */
-	if (open_pause(job, &job->copy.pause)) {
+	if (pause_options_open(&job->pause, &job->copy.pause)) {
 		report_failed(report, EXIT_FAILED);
 		return EXIT_FAILED;
 	}
@@ -264,11 +157,12 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 
 static int copy(const struct builtin *cmd, int argc, char **argv)
 {
-	struct copy_job job = { .timeout = 10 };
+	struct copy_job job = { 0 };
 	struct copy_report report;
 	int val, status;
 
 	copy_options_init(&job.opts, &job.copy);
+	pause_options_init(&job.pause);
 	while ((val = parse_option(cmd, argc, argv)) != OPTION_END) {
 		if (val == OPTION_HELP)
 			return EXIT_OK;

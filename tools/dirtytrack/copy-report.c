@@ -391,6 +391,20 @@ void report_done(struct copy_report *r, const char *target)
 		msg_errno(r->error, "standard output");
 }
 
+int report_status(int err)
+{
+	switch (err) {
+	case 0:
+		return EXIT_OK;
+	case -ETIME:
+		return EXIT_DOWNTIME;
+	case -EBADMSG:
+		return EXIT_DIFFERS;
+	default:
+		return EXIT_FAILED;
+	}
+}
+
 void report_failed(struct copy_report *r, int status)
 {
 	struct json_object *obj;

@@ -36,6 +36,8 @@ int report_open(struct copy_report *r, const struct builtin *cmd,
 void report_begin(struct copy_report *r, const char *slot, const char *target);
 /* The target is complete. */
 void report_done(struct copy_report *r, const char *target);
+/* The exit status for what copy_run() returned. */
+int report_status(int err);
 /* It is not, for the reason that was the last message. */
 void report_failed(struct copy_report *r, int status);
 void report_close(struct copy_report *r);

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Pause by shell commands: for monitors that this program does not know. */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "interrupt.h"
 #include "msg.h"
 #include "pause.h"
+#include "shell.h"
 
 struct pause_command {
 	struct pause base;
@@ -18,63 +13,14 @@ struct pause_command {
 	const char *resume_cmd;
 };
 
-static void exec_shell(const char *command)
-{
-	int null = open("/dev/null", O_RDWR);
-
-	/*
-	 * Ctrl-C is for this program, which then resumes the guest: it must not
-	 * hit the command that does it.
-	 */
-	setpgid(0, 0);
-	if (null >= 0)
-		dup2(null, STDIN_FILENO);
-	/* Standard output has the events or the table. */
-	dup2(STDERR_FILENO, STDOUT_FILENO);
-	interrupt_restore();
-	execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-	_exit(127);
-}
-
-static int run_shell(const char *command)
-{
-	int status, ret;
-	pid_t pid;
-
-	pid = fork();
-	if (pid < 0) {
-		ret = -errno;
-		msg_errno(ret, "'%s': fork", command);
-		return ret;
-	}
-	if (!pid)
-		exec_shell(command);
-	/* To its end, also when interrupted: half a pause has no name. */
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR) {
-			ret = -errno;
-			msg_errno(ret, "'%s': wait", command);
-			return ret;
-		}
-	if (WIFEXITED(status) && !WEXITSTATUS(status))
-		return 0;
-	if (WIFEXITED(status))
-		msg_error("'%s': it failed with status %d", command,
-			  WEXITSTATUS(status));
-	else
-		msg_error("'%s': it was killed by %s", command,
-			  strsignal(WTERMSIG(status)));
-	return -EREMOTEIO;
-}
-
 static int pause_guest(struct pause *base)
 {
-	return run_shell(((struct pause_command *)base)->pause_cmd);
+	return shell_run(((struct pause_command *)base)->pause_cmd);
 }
 
 static int resume_guest(struct pause *base)
 {
-	return run_shell(((struct pause_command *)base)->resume_cmd);
+	return shell_run(((struct pause_command *)base)->resume_cmd);
 }
 
 static void free_command(struct pause *base)
