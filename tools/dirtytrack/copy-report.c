@@ -19,6 +19,7 @@ enum {
 	COL_PAGES,
 	COL_WRITTEN,
 	COL_ZERO,
+	COL_SKIPPED,
 	COL_TIME,
 	COL_SPEED,
 	COL_DIRTY,
@@ -36,6 +37,8 @@ const struct column copy_columns[NR_COPY_COLUMNS] = {
 			  "bytes of data sent" },
 	[COL_ZERO] = { "ZERO", COLUMN_NUMBER, 8, 0,
 		       "pages that are zero or have no memory" },
+	[COL_SKIPPED] = { "SKIPPED", COLUMN_NUMBER, 8, 0,
+			  "pages left to a later round, being written" },
 	[COL_TIME] = { "TIME", COLUMN_SECONDS, 8, 0, "seconds it took" },
 	[COL_SPEED] = { "SPEED", COLUMN_RATE, 8, 0,
 			"bytes of memory copied a second" },
@@ -64,6 +67,7 @@ static void round_cells(const struct copy_round *r,
 	cells[COL_PAGES] = cell_number(r->pages);
 	cells[COL_WRITTEN] = cell_number(r->data * DTRACK_PAGE_SIZE);
 	cells[COL_ZERO] = cell_number(r->pages - r->data);
+	cells[COL_SKIPPED] = cell_number(r->skipped);
 	cells[COL_TIME] = cell_real(r->seconds);
 	cells[COL_SPEED] = cell_number(speed(r));
 	cells[COL_DIRTY] = cell_number(r->dirty_rate);
@@ -116,8 +120,8 @@ static void print_progress(struct copy_report *r)
 	double time = now() - round->start;
 	double pace = time > 0 ? round->pages / time : 0;
 	/* More may have become dirty since the pages were counted. */
-	uint64_t left = round->expected > round->pages ?
-			round->expected - round->pages : 0;
+	uint64_t done = round->pages + round->skipped;
+	uint64_t left = round->expected > done ? round->expected - done : 0;
 	char rate[HUMAN_LEN];
 
 	human_size(pace * DTRACK_PAGE_SIZE, rate);
@@ -139,6 +143,7 @@ static void put_progress(struct copy_report *r)
 
 	add_number(obj, "round", round->round);
 	add_number(obj, "pages", round->pages);
+	add_number(obj, "skipped", round->skipped);
 	add_number(obj, "expected", round->expected);
 	json_object_object_add(obj, "time", json_seconds(now() - round->start));
 	put_event(r, obj);

@@ -14,7 +14,7 @@
 #include "engine.h"
 #include "table.h"
 
-#define NR_COPY_COLUMNS 12
+#define NR_COPY_COLUMNS 13
 
 extern const struct column copy_columns[NR_COPY_COLUMNS];
 

@@ -77,6 +77,7 @@ static void get_stats(const struct copy *c, struct pipeline_stats *sum)
 		sum->pages += stats.pages;
 		sum->data += stats.data;
 		sum->resent += stats.resent;
+		sum->skipped += stats.skipped;
 		sum->reconnects += stats.reconnects;
 	}
 }
@@ -89,6 +90,7 @@ static void update_round(struct copy *c)
 	c->round.pages = stats.pages - c->before.pages;
 	c->round.data = stats.data - c->before.data;
 	c->round.resent = stats.resent - c->before.resent;
+	c->round.skipped = stats.skipped - c->before.skipped;
 	c->reconnects = stats.reconnects;
 }
 
@@ -158,6 +160,7 @@ static int copy_round(struct copy *c, struct buffers *buf)
 	c->round.round++;
 	c->round.expected = c->round.left;
 	c->round.pages = 0;
+	c->round.skipped = 0;
 	c->round.start = now();
 	get_stats(c, &c->before);
 	tell(c, COPY_ROUND_BEGIN);
@@ -207,11 +210,13 @@ static int clear_targets(struct copy *c)
 
 /*
  * Seconds for @pages.  The first pass may be fast for being sequential, a late
- * round slow for being small: the slower one is the safer guess.
+ * round slow for being small: the slower one is the safer guess.  Skipped pages count in
+ * the round, or one that skips all but a few would be taken for a slow one.
  */
 static double estimate(const struct copy *c, uint64_t pages)
 {
-	double last = c->round.seconds / (c->round.pages ? c->round.pages : 1);
+	uint64_t done = c->round.pages + c->round.skipped;
+	double last = c->round.seconds / (done ? done : 1);
 	double all = c->total_seconds / (c->total_pages ? c->total_pages : 1);
 
 	return pages * (last > all ? last : all);
@@ -257,6 +262,14 @@ static bool throttle_more(struct copy *c, int *ret)
 	return true;
 }
 
+static void skip_dirty(struct copy *c, bool skip)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_moves; i++)
+		pipeline_skip_dirty(c->moves[i].pipe, skip);
+}
+
 static int copy_rounds(struct copy *c, struct buffers *buf)
 {
 	uint64_t least = UINT64_MAX;
@@ -271,6 +284,7 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 		ret = count_left(c);
 	if (ret)
 		return ret;
+	skip_dirty(c, true);
 	for (;;) {
 		ret = copy_round(c, buf);
 		if (!ret)
@@ -420,6 +434,8 @@ static int last_round(struct copy *c, struct buffers *buf)
 	int ret;
 
 	c->round.paused = c->pause != NULL;
+	/* There is no later round. */
+	skip_dirty(c, false);
 	ret = copy_round(c, buf);
 	if (ret)
 		return ret;

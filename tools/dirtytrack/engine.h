@@ -4,7 +4,8 @@
  * paused.
  *
  * Round 1 copies all pages that have memory, each later one the pages written
- * since.  After each the engine counts what is left.  It ends the rounds when
+ * since, but for those that were written again before it was their turn; the last one
+ * copies them all.  After each the engine counts what is left.  It ends the rounds when
  * copying that would take no longer than the downtime allowed, at the speed of
  * the last round or of all rounds, whichever is less; or when rounds bring no
  * progress; or when there were as many as allowed.
@@ -45,6 +46,7 @@ enum copy_throttle {
  * @pages: pages copied
  * @data: those of them that had data and were sent
  * @resent: pages sent again, because a connection was lost
+ * @skipped: pages left to a later round, having been written again before their turn
  * @start: monotonic seconds
  * @seconds: how long it took
  * @left: pages dirty after it
@@ -59,6 +61,7 @@ struct copy_round {
 	uint64_t pages;
 	uint64_t data;
 	uint64_t resent;
+	uint64_t skipped;
 	double start;
 	double seconds;
 	uint64_t left;

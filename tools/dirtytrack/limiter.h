@@ -20,9 +20,10 @@ struct limiter {
 #define LIMITER_INIT(bytes) { PTHREAD_MUTEX_INITIALIZER, (bytes), 0 }
 
 /*
- * @bytes are to go: when they may, monotonic seconds.  They are counted, so the caller
- * waits until then, or does not send them at all.
+ * When the next bytes may go, monotonic seconds.  How many they are need not be known
+ * before: those that went are counted, and who comes next waits for them.
  */
-double limiter_reserve(struct limiter *l, uint64_t bytes);
+double limiter_turn(struct limiter *l);
+void limiter_count(struct limiter *l, uint64_t bytes);
 
 #endif

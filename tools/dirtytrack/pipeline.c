@@ -92,6 +92,7 @@ struct pipeline {
 	uint64_t *unflushed;	/* done since the last flush */
 	uint64_t *again;	/* lost: to be copied again */
 	bool any_again;
+	bool skip_dirty;	/* changes only while all lanes are idle */
 
 	struct lane lanes[];
 };
@@ -354,16 +355,14 @@ static int zero_pages(struct lane *lane, uint64_t first, uint64_t npages)
 	return 0;
 }
 
-/* Until that much data may be sent, looking after what is under way. */
-static int wait_turn(struct lane *lane, uint64_t npages)
+/* Until data may be sent. */
+static int wait_turn(struct pipeline *p)
 {
-	struct pipeline *p = lane->pipe;
-	double turn, left;
+	double left;
 
 	if (!p->opts.limiter)
 		return 0;
-	turn = limiter_reserve(p->opts.limiter, npages * DTRACK_PAGE_SIZE);
-	while ((left = turn - now()) > 0) {
+	while ((left = limiter_turn(p->opts.limiter) - now()) > 0) {
 		struct timespec ts = {
 			.tv_nsec = (left < 0.1 ? left : 0.1) * 1e9,
 		};
@@ -380,10 +379,9 @@ static int data_pages(struct lane *lane, uint64_t first, uint64_t npages,
 		      struct chunk *chunk, const char *data)
 {
 	struct pipeline *p = lane->pipe;
-	int ret = wait_turn(lane, npages);
 
-	if (ret)
-		return ret;
+	if (p->opts.limiter)
+		limiter_count(p->opts.limiter, npages * DTRACK_PAGE_SIZE);
 	/* Before it is written: a write that fails half way leaves data, too. */
 	pthread_mutex_lock(&p->lock);
 	dtrack_bitmap_set(p->nonzero, first, npages);
@@ -403,18 +401,31 @@ static int read_pages(struct pipeline *p, uint64_t first, uint64_t npages,
 	return ret;
 }
 
-static int copy_chunk(struct lane *lane, uint64_t first, uint64_t npages)
+/* What of a chunk's pages is in the log again: a bit each, @first being bit 0. */
+static int find_dirty(struct pipeline *p, uint64_t first, uint64_t npages,
+		      uint64_t *dirty)
 {
-	struct chunk *chunk;
-	char *data;
-	int ret = get_chunk(lane, &chunk);
+	int ret;
 
-	if (ret)
+	*dirty = 0;
+	if (!p->skip_dirty || !p->src->ops->peek)
+		return 0;
+	do {
+		ret = p->src->ops->peek(p->src, first, npages, dirty);
+	} while (ret == -EINTR && !cancelled(p));
+	if (ret || !*dirty)
 		return ret;
-	/* Ours until everything of it is sent. */
-	chunk->users = 1;
-	data = chunk->data;
-	ret = read_pages(lane->pipe, first, npages, data);
+	pthread_mutex_lock(&p->lock);
+	p->stats.skipped += dtrack_bitmap_count(dirty, 0, npages);
+	pthread_mutex_unlock(&p->lock);
+	return 0;
+}
+
+static int copy_run(struct lane *lane, uint64_t first, uint64_t npages,
+		    struct chunk *chunk, char *data)
+{
+	int ret = read_pages(lane->pipe, first, npages, data);
+
 	while (npages && !ret) {
 		bool zero;
 		uint64_t n = same_run(data, npages, &zero);
@@ -424,6 +435,30 @@ static int copy_chunk(struct lane *lane, uint64_t first, uint64_t npages)
 		first += n;
 		npages -= n;
 		data += n * DTRACK_PAGE_SIZE;
+	}
+	return ret;
+}
+
+static int copy_chunk(struct lane *lane, uint64_t first, uint64_t npages)
+{
+	uint64_t dirty, start = 0, end;
+	struct chunk *chunk;
+	int ret = get_chunk(lane, &chunk);
+
+	if (ret)
+		return ret;
+	/* Ours until everything of it is sent. */
+	chunk->users = 1;
+	/* All that may take long comes before the look at the log. */
+	ret = wait_turn(lane->pipe);
+	if (!ret)
+		ret = find_dirty(lane->pipe, first, npages, &dirty);
+	for (; start < npages && !ret; start = end) {
+		start = dtrack_bitmap_next_clear(&dirty, npages, start);
+		end = dtrack_bitmap_next(&dirty, npages, start);
+		if (start < end)
+			ret = copy_run(lane, first + start, end - start, chunk,
+				       chunk->data + start * DTRACK_PAGE_SIZE);
 	}
 	if (!--chunk->users) {
 		chunk->next = lane->free_chunks;
@@ -537,6 +572,11 @@ static void wait_tick(struct pipeline *p)
 }
 
 /* ---- the owner's side ---- */
+
+void pipeline_skip_dirty(struct pipeline *p, bool skip)
+{
+	p->skip_dirty = skip;
+}
 
 static int queue_piece(struct pipeline *p, const struct dirtytrack_extent *ext)
 {

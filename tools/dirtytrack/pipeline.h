@@ -11,7 +11,8 @@
  * page are under way, and the order of the others does not matter.
  *
  * Nothing is sent that the target has: a page that reads as zero there is not made
- * zero.
+ * zero.  Nor, if that is wanted, what would be sent again: a page that was written
+ * since it was harvested is in the log once more, and a later round's.
  *
  * A lane that is lost is connected again, and what was under way sent again.  What was
  * done, but not flushed, may be lost with the server: it is read and sent again, too.
@@ -54,6 +55,7 @@ struct pipeline_options {
  * @requests: requests that were done
  * @reconnects: lanes that were lost and came back
  * @resent: pages sent again because of that
+ * @skipped: pages that were pushed and not sent, being in the log again
  */
 struct pipeline_stats {
 	uint64_t pages;
@@ -61,6 +63,7 @@ struct pipeline_stats {
 	uint64_t requests;
 	uint64_t reconnects;
 	uint64_t resent;
+	uint64_t skipped;
 };
 
 /* Those that return int return 0, or a message and -errno; -EINTR without one. */
@@ -73,6 +76,12 @@ int pipeline_open(struct pipeline **pipe, struct source *src,
  * it was looked at is pushed some time.
  */
 int pipeline_clear(struct pipeline *p);
+/*
+ * Are pages to be skipped that are in the log again when it is their turn?  Not unless
+ * that is said, and not in a round after which there is none.  To be called while
+ * nothing is under way.
+ */
+void pipeline_skip_dirty(struct pipeline *p, bool skip);
 /* To be copied; waits while there is much to do already. */
 int pipeline_push(struct pipeline *p, const struct dirtytrack_extent *ext);
 /* Wait until everything that was pushed is there. */

@@ -42,6 +42,17 @@ static int slot_take(struct source *src, uint64_t *next,
 	return ret < 0 ? fail(s, ret, "cannot harvest its log") : ret;
 }
 
+/* It collects what it looks at, and costs little where nothing was written. */
+static int slot_peek(struct source *src, uint64_t first, uint64_t npages,
+		     uint64_t *dirty)
+{
+	struct source_slot *s = to_slot(src);
+	struct dtrack_harvested done;
+	int ret = dtrack_peek(s->log, first, npages, dirty, 0, &done);
+
+	return ret ? fail(s, ret, "cannot look at its log") : 0;
+}
+
 static int slot_read(struct source *src, uint64_t first, uint64_t npages,
 		     void *buf)
 {
@@ -91,6 +102,7 @@ static int slot_limit(struct source *src, uint64_t rate)
 static const struct source_ops ops = {
 	.count = slot_count,
 	.take = slot_take,
+	.peek = slot_peek,
 	.read = slot_read,
 	.extent = slot_extent,
 	.limit = slot_limit,

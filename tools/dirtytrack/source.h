@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the copy engine reads: memory with a dirty log.  @read may be called by several
- * threads at once, also while the others run.
+ * What the copy engine reads: memory with a dirty log.  @read and @peek may be called by
+ * several threads at once, also while the others run.
  */
 #ifndef SOURCE_H
 #define SOURCE_H
@@ -21,6 +21,8 @@ struct source;
  *	not looked at.  Number of extents, 0 only when @next is at the end.  Content
  *	read after the call is at least as new as every write that completed before
  *	it.
+ * @peek: which of at most 64 pages from @first on are in the log, bit 0 of @dirty being
+ *	@first; they stay in it.  NULL when that cannot be told cheaply
  * @read: content of pages, holes as zeroes, without giving memory to holes
  * @extent: pages from @page to before @end have no memory, and so are zero, or may
  *	have; @page is in it, and @end after it
@@ -33,6 +35,8 @@ struct source_ops {
 	int (*count)(struct source *src, uint64_t *dirty);
 	int (*take)(struct source *src, uint64_t *next,
 		    struct dirtytrack_extent *ext, unsigned int max);
+	int (*peek)(struct source *src, uint64_t first, uint64_t npages,
+		    uint64_t *dirty);
 	int (*read)(struct source *src, uint64_t first, uint64_t npages,
 		    void *buf);
 	int (*extent)(struct source *src, uint64_t page, uint64_t *end,

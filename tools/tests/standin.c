@@ -358,11 +358,12 @@ int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout)
 	return 1;
 }
 
-static void log_begin(struct log *log, uint64_t first)
+/* Who looks at a few pages looks whether they were written since: that begins nothing. */
+static void log_begin(struct log *log, uint64_t first, uint64_t npages)
 {
 	uint64_t i;
 
-	if (first || !getenv("DIRTYTRACK_STANDIN_ALL"))
+	if (first || npages <= 64 || !getenv("DIRTYTRACK_STANDIN_ALL"))
 		return;
 	for (i = 0; i < log->npages; i++)
 		atomic_fetch_or(&log->words[i / 64], UINT64_C(1) << i % 64);
@@ -376,7 +377,7 @@ static int harvest(int fd, struct dirtytrack_harvest *arg)
 
 	if (log_attach(fd, &log))
 		return -1;
-	log_begin(&log, arg->first);
+	log_begin(&log, arg->first, arg->npages);
 	if (arg->npages > MAX_CALL)
 		end = arg->first + MAX_CALL;
 	arg->out_dirty = 0;
@@ -406,7 +407,7 @@ static int harvest_extents(int fd, struct dirtytrack_harvest_extents *arg)
 
 	if (log_attach(fd, &log))
 		return -1;
-	log_begin(&log, arg->first);
+	log_begin(&log, arg->first, arg->npages);
 	if (arg->npages > MAX_CALL)
 		end = arg->first + MAX_CALL;
 	arg->out_dirty = 0;

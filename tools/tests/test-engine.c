@@ -42,9 +42,10 @@ static struct fake {
 	/* Called before the operation, with the guest running or not. */
 	void (*on_count)(void);
 	void (*on_take)(uint64_t next);
+	void (*on_peek)(uint64_t first, uint64_t npages);
 	void (*on_read)(uint64_t first);
-	int fail_count, fail_take, fail_read;
-	unsigned int takes, counts, reads;
+	int fail_count, fail_take, fail_peek, fail_read;
+	unsigned int takes, counts, peeks, reads;
 	uint64_t limits[64];
 	unsigned int nr_limits;
 } fake;
@@ -126,6 +127,23 @@ static int fake_take(struct source *src, uint64_t *next,
 	return nr;
 }
 
+static int fake_peek(struct source *src, uint64_t first, uint64_t npages,
+		     uint64_t *dirty)
+{
+	uint64_t i;
+
+	(void)src;
+	fake.peeks++;
+	if (fake.on_peek)
+		fake.on_peek(first, npages);
+	if (fake.fail_peek)
+		return fake.fail_peek;
+	for (i = 0; i < npages; i++)
+		if (dtrack_bitmap_test(fake.dirty, first + i))
+			*dirty |= UINT64_C(1) << i;
+	return 0;
+}
+
 static int fake_read(struct source *src, uint64_t first, uint64_t npages,
 		     void *buf)
 {
@@ -160,6 +178,7 @@ static int fake_limit(struct source *src, uint64_t rate)
 static const struct source_ops fake_ops = {
 	.count = fake_count,
 	.take = fake_take,
+	.peek = fake_peek,
 	.read = fake_read,
 	.extent = fake_extent,
 	.limit = fake_limit,
@@ -418,6 +437,64 @@ static void progress_goes_on(void)
 	tear_down();
 }
 
+#define HOT 700
+
+/* All the time, and also between harvest and copying. */
+static void write_hot(void)
+{
+	touch(HOT, 'h');
+	touch(HOT + 1, 'h');
+}
+
+static void write_hot_at_peek(uint64_t first, uint64_t npages)
+{
+	if (!fake.running)
+		tap_fail(__FILE__, __LINE__, "the last round skips pages");
+	else if (first <= HOT && HOT < first + npages)
+		write_hot();
+}
+
+static void forbid_hot(uint64_t first)
+{
+	if (fake.running && first == HOT)
+		tap_fail(__FILE__, __LINE__, "a page is read that is in the log again");
+}
+
+static uint64_t skipped, skipped_paused;
+
+static void note_skipped(struct copy *c, enum copy_event event)
+{
+	if (event != COPY_ROUND_END)
+		return;
+	if (c->round.paused)
+		skipped_paused = c->round.skipped;
+	else
+		skipped += c->round.skipped;
+}
+
+/* Two pages are hot: they are skipped in each round, and there in the end. */
+static void pages_written_again_are_skipped(void)
+{
+	CHECK(set_up());
+	copy.downtime = 0;
+	copy.event = note_skipped;
+	skipped = 0;
+	skipped_paused = 1;
+	touch(HOT, 'c');
+	fake.on_count = write_hot;
+	fake.on_peek = write_hot_at_peek;
+	fake.on_read = forbid_hot;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_NO_PROGRESS);
+	CHECK_EQ(skipped, 2 * (copy.round.round - 1));
+	CHECK_EQ(skipped_paused, 0);
+	CHECK_EQ(copy.total_pages, NPAGES / 2 + 2);
+	CHECK_EQ(copy.different, 0);
+	CHECK_EQ(commit(), 0);
+	CHECK(file_is_memory());
+	tear_down();
+}
+
 static void max_rounds(void)
 {
 	CHECK(set_up());
@@ -541,6 +618,11 @@ static void failing_source(void)
 	drop();
 
 	CHECK(set_up());
+	fake.fail_peek = -ENOMEM;
+	CHECK_EQ(copy_run(&copy), -ENOMEM);
+	drop();
+
+	CHECK(set_up());
 	fake.fail_take = -ENOMEM;
 	CHECK_EQ(copy_run(&copy), -ENOMEM);
 	drop();
@@ -645,6 +727,7 @@ static void stray_eintr(uint64_t first)
 	(void)first;
 	fake.fail_read = n++ % 2 ? 0 : -EINTR;
 	fake.fail_take = fake.fail_read;
+	fake.fail_peek = fake.fail_read;
 }
 
 /* EINTR from a signal that asks for nothing. */
@@ -732,6 +815,7 @@ int main(void)
 		TAP_TEST(extra_data_is_found),
 		TAP_TEST(no_progress),
 		TAP_TEST(progress_goes_on),
+		TAP_TEST(pages_written_again_are_skipped),
 		TAP_TEST(max_rounds),
 		TAP_TEST(strict),
 		TAP_TEST(throttle_auto),

@@ -205,16 +205,34 @@ case_throttled_to_a_rate()
 			unique == [2000]' out)" = true ]
 }
 
+# The first round takes longer than all are allowed, and leaves something.
+start_too_slow()
+{
+	start --rate 2000 -- -- && there=$(receiver_child standin-qemu) &&
+		migrate --max-bandwidth 12M --downtime 0 --json --timeout 1 "$@"
+}
+
 case_timeout_cancel()
 {
-	start_too_fast && migrate "${slow_link[@]}" --timeout 1 || return 1
+	start_too_slow || return 1
 	ends 3 && grep -q "^dirtytrack: after 1 s" err && guest_is here
 }
 
 case_timeout_pause()
 {
-	start_too_fast && migrate "${slow_link[@]}" --timeout 1 --on-timeout pause || return 1
+	start_too_slow --on-timeout pause || return 1
 	ends 0 && [ "$(event rounds_end .reason)" = timeout ] && guest_is there
+}
+
+# Pages that are written all the time: the link is for others until the last round.
+case_skips()
+{
+	start --rate 100000 --hot 1500 -- -- && there=$(receiver_child standin-qemu) &&
+		migrate "${slow_link[@]}" --downtime 0 --max-rounds 4 --verify || return 1
+	ends 0 && guest_is there && [ "$(event verified .different)" = 0 ] &&
+		[ "$(event round '[.paused, .skipped]' | tr -d ' \n')" = '[true,0]' ] &&
+		[ "$(jq -s 'map(select(.event == "round" and .paused == false)) |
+			(map(.skipped) | add) > 500' out)" = true ]
 }
 
 # 24 MiB at 12 MiB a second.
@@ -372,7 +390,7 @@ case_killed()
 
 cases=(
 	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
-	does_not_converge throttled throttled_to_a_rate timeout_cancel timeout_pause
+	does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
 	bandwidth dry_run
 	"fail_here stop error" "fail_here migrate error" "fail_here migrate stall"
 	"fail_there migrate-incoming error" "fail_there migrate-incoming die"

@@ -31,6 +31,7 @@ static struct memory {
 	struct source base;
 	char *bytes;
 	uint64_t *resident;
+	uint64_t *dirty;		/* in the log again */
 	int fail_read;
 } memory;
 
@@ -54,7 +55,20 @@ static int memory_extent(struct source *src, uint64_t page, uint64_t *end,
 	return 0;
 }
 
+static int memory_peek(struct source *src, uint64_t first, uint64_t npages,
+		       uint64_t *dirty)
+{
+	uint64_t i;
+
+	(void)src;
+	for (i = 0; i < npages; i++)
+		if (dtrack_bitmap_test(memory.dirty, first + i))
+			*dirty |= UINT64_C(1) << i;
+	return 0;
+}
+
 static const struct source_ops memory_ops = {
+	.peek = memory_peek,
 	.read = memory_read,
 	.extent = memory_extent,
 };
@@ -282,6 +296,7 @@ static bool set_up(unsigned int lanes, bool threads)
 
 	memset(memory.bytes, 0, NPAGES * PAGE);
 	dtrack_bitmap_clear(memory.resident, 0, NPAGES);
+	dtrack_bitmap_clear(memory.dirty, 0, NPAGES);
 	for (i = 0; i < NPAGES; i++)
 		if (i / 700 % 2 == 0) {
 			fill(i, i % 11 ? i + 1 : 0);
@@ -536,6 +551,51 @@ static void zeroes_are_forgotten_too(void)
 	pipeline_close(pipe_);
 }
 
+/*
+ * Runs and single pages, also such that are sent again as their server died: they are
+ * not sent while they are in the log, and nothing else is left out.
+ */
+static void what_is_in_the_log_again_is_skipped(void)
+{
+	uint64_t resident, dirty, i;
+	struct pipeline_stats stats;
+	unsigned int at;
+
+	for (at = 0; at < 400; at += 80) {
+		CHECK(set_up(4, true));
+		resident = dtrack_bitmap_count(memory.resident, 0, NPAGES);
+		for (i = 0; i < NPAGES; i++)
+			if (dtrack_bitmap_test(memory.resident, i) &&
+			    (i % 5 == 0 || i / 64 % 9 == 4)) {
+				dtrack_bitmap_set(memory.dirty, i, 1);
+				fill(i, 1 << 20);
+			}
+		dirty = dtrack_bitmap_count(memory.dirty, 0, NPAGES);
+		server.die_at = at;
+		CHECK_EQ(pipeline_clear(pipe_), 0);
+		pipeline_skip_dirty(pipe_, true);
+		CHECK_EQ(push_resident(), 0);
+		CHECK_EQ(pipeline_drain(pipe_), 0);
+		CHECK_EQ(pipeline_flush(pipe_, true), 0);
+		pipeline_get_stats(pipe_, &stats);
+		CHECK(stats.skipped >= dirty && (at || stats.skipped == dirty));
+		CHECK(stats.pages >= resident - dirty &&
+		      (at || stats.pages == resident - dirty));
+		for (i = 0; i < NPAGES; i++)
+			CHECK(!memcmp(server.bytes + i * PAGE,
+				      memory.bytes + i * PAGE, PAGE) !=
+			      dtrack_bitmap_test(memory.dirty, i));
+
+		/* The last round. */
+		pipeline_skip_dirty(pipe_, false);
+		CHECK_EQ(push_resident(), 0);
+		CHECK_EQ(pipeline_drain(pipe_), 0);
+		CHECK(same());
+		CHECK_EQ(server.overlaps, 0);
+		pipeline_close(pipe_);
+	}
+}
+
 static void server_stays_away(void)
 {
 	struct pipeline_options opts = { .threads = true, .reconnect = 0.3 };
@@ -624,6 +684,7 @@ int main(void)
 		TAP_TEST(server_forgets),
 		TAP_TEST(server_dies_before_flush),
 		TAP_TEST(zeroes_are_forgotten_too),
+		TAP_TEST(what_is_in_the_log_again_is_skipped),
 		TAP_TEST(server_stays_away),
 		TAP_TEST(failing_request),
 		TAP_TEST(failing_read),
@@ -633,11 +694,12 @@ int main(void)
 
 	memory.bytes = malloc(NPAGES * PAGE);
 	memory.resident = dtrack_bitmap_alloc(NPAGES);
+	memory.dirty = dtrack_bitmap_alloc(NPAGES);
 	server.bytes = malloc(NPAGES * PAGE);
 	server.stable = malloc(NPAGES * PAGE);
 	server.under_way = malloc(NPAGES);
-	if (!memory.bytes || !memory.resident || !server.bytes ||
-	    !server.stable || !server.under_way) {
+	if (!memory.bytes || !memory.resident || !memory.dirty ||
+	    !server.bytes || !server.stable || !server.under_way) {
 		perror("set-up");
 		return 1;
 	}
@@ -645,6 +707,7 @@ int main(void)
 	ret = tap_run(tests, sizeof(tests) / sizeof(*tests));
 	free(memory.bytes);
 	free(memory.resident);
+	free(memory.dirty);
 	free(server.bytes);
 	free(server.stable);
 	free(server.under_way);
