@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -160,16 +161,31 @@ static uint64_t same_state(int slot, uint64_t page, uint64_t end, bool *hole)
 
 /* A log is the bitmap file; it finds its slot by its name. */
 struct log {
+	ino_t id;
 	_Atomic uint64_t *words;
 	uint64_t npages;
 	int slot;
 };
 
-static int log_attach(int fd, struct log *log)
+/* Kept until the process ends: to map one for each call would be most of the call. */
+static struct log logs[64];
+static unsigned int nr_logs;
+static pthread_mutex_t logs_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int log_find(int fd, struct log *log)
 {
 	char path[PATH_MAX], *suffix;
 	struct stat st;
+	unsigned int i;
 
+	if (fstat(fd, &st) < 0)
+		return -1;
+	for (i = 0; i < nr_logs; i++)
+		if (logs[i].id == st.st_ino) {
+			*log = logs[i];
+			return 0;
+		}
+	log->id = st.st_ino;
 	if (!path_of(fd, path))
 		return fail(ENOTTY);
 	suffix = strstr(path, ".dirty");
@@ -182,15 +198,20 @@ static int log_attach(int fd, struct log *log)
 	log->npages = st.st_size / PAGE;
 	log->words = mmap(NULL, dtrack_bitmap_words(log->npages) * 8,
 			  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (log->words == MAP_FAILED)
+	if (log->words == MAP_FAILED || nr_logs == sizeof(logs) / sizeof(*logs))
 		abort();
+	logs[nr_logs++] = *log;
 	return 0;
 }
 
-static void log_detach(struct log *log)
+static int log_attach(int fd, struct log *log)
 {
-	munmap((void *)log->words, dtrack_bitmap_words(log->npages) * 8);
-	close(log->slot);
+	int ret;
+
+	pthread_mutex_lock(&logs_lock);
+	ret = log_find(fd, log);
+	pthread_mutex_unlock(&logs_lock);
+	return ret;
 }
 
 /* The process has one log, and so one ring. */
@@ -274,7 +295,6 @@ static int log_create(int slot, struct dirtytrack_log_create *arg)
 		}
 	if (arg->ring_entries)
 		ring_create(fd, log.npages, arg->ring_entries);
-	log_detach(&log);
 	arg->out_fd = fd;
 	return 0;
 }
@@ -308,7 +328,6 @@ static int log_info(int fd, struct dirtytrack_log_info *arg)
 		arg->out_control_offset = ring.offset + arg->out_ring_size;
 		arg->out_control_size = PAGE;
 	}
-	log_detach(&log);
 	return 0;
 }
 
@@ -327,7 +346,6 @@ static int clear_ranges(int fd, struct dirtytrack_ranges *arg)
 			arg->out_pages += test_page(&log, page, false);
 	arg->out_nr = i;
 	arg->out_next = 0;
-	log_detach(&log);
 	return 0;
 }
 
@@ -353,7 +371,6 @@ int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout)
 				ring_push(page);
 		usleep(1000);
 	}
-	log_detach(&log);
 	fds->revents = POLLIN;
 	return 1;
 }
@@ -392,7 +409,6 @@ static int harvest(int fd, struct dirtytrack_harvest *arg)
 		bitmap[bit / 64] |= UINT64_C(1) << bit % 64;
 	}
 	arg->out_next = end;
-	log_detach(&log);
 	return 0;
 }
 
@@ -434,7 +450,6 @@ static int harvest_extents(int fd, struct dirtytrack_harvest_extents *arg)
 	}
 	arg->out_nr = nr;
 	arg->out_next = page;
-	log_detach(&log);
 	return 0;
 }
 
