@@ -41,6 +41,7 @@
 
 #include "compat/compat.h"
 #include "dirtytrack.h"
+#include "table.h"
 #include "trace.h"
 
 /**
@@ -64,7 +65,7 @@ struct dt_grant {
 };
 
 /* Is a page mapped read-only here, of whose write userfaultfd need not hear first? */
-static bool dt_may_grant(pte_t pte)
+static __always_inline bool dt_may_grant(pte_t pte)
 {
 	return pte_present(pte) && !pte_write(pte) && !pte_uffd_wp(pte);
 }
@@ -80,39 +81,37 @@ static bool dt_soft_dirty_armed(struct vm_area_struct *vma, pte_t pte)
  * Grants the faulting page, whose PTE this is, and its neighbours in the page table.
  * All under the table's lock: look, open, write the PTEs.
  */
-static int dt_grant_ptes(pte_t *ptep, unsigned long addr, void *data)
+static void dt_grant_ptes(struct dt_grant *g, pte_t *ptep, unsigned long addr)
 {
-	struct dt_grant *g = data;
 	struct vm_area_struct *vma = g->vma;
 	u32 here = g->pgoff % DT_WORD_BITS;
-	pte_t pte = ptep_get(ptep);
-	u64 open = 1ULL << here;
-	u64 left;
+	pte_t faulting = ptep_get(ptep), pte;
+	u64 neighbours = 0, left, open;
 
 	/* Not what the fault saw, or no longer in need: let it fault again. */
-	if (!dt_may_grant(pte) || pte_pfn(pte) != g->pfn ||
+	if (!dt_may_grant(faulting) || pte_pfn(faulting) != g->pfn ||
 	    !(vma->vm_flags & VM_WRITE))
-		return 0;
-	ptep -= here;
-	for (left = g->mask & ~open; left; left &= left - 1) {
-		pte = ptep_get(ptep + __ffs64(left));
+		return;
+	for (left = g->mask & ~(1ULL << here); left; left &= left - 1) {
+		pte = ptep_get(ptep - here + __ffs64(left));
 		if (dt_may_grant(pte) && !dt_soft_dirty_armed(vma, pte))
-			open |= left & -left;
+			neighbours |= left & -left;
 	}
 
+	open = neighbours | 1ULL << here;
 	dt_bitmap_or(&g->slot->open, g->pgoff / DT_WORD_BITS, open);
-	g->wake = dt_rings_push_word(g->slot, g->pgoff / DT_WORD_BITS, open);
-	for (left = open; left; left &= left - 1) {
-		u32 i = __ffs64(left);
+	if (unlikely(READ_ONCE(g->slot->nrings)))
+		g->wake = dt_rings_push_word(g->slot, g->pgoff / DT_WORD_BITS, open);
+	/* From the old ones, which may be dirty: a dirty bit is never dropped. */
+	pte = pte_mkdirty(pte_mkyoung(pte_mkwrite_novma(faulting)));
+	set_pte_at(vma->vm_mm, addr, ptep, pte);
+	for (left = neighbours; left; left &= left - 1) {
+		long i = (long)__ffs64(left) - here;
 
-		/* From the old one, which may be dirty: a dirty bit is never dropped. */
 		pte = pte_mkwrite_novma(ptep_get(ptep + i));
-		if (i == here)
-			pte = pte_mkdirty(pte_mkyoung(pte));
-		set_pte_at(vma->vm_mm, addr + ((long)i - here) * PAGE_SIZE, ptep + i, pte);
+		set_pte_at(vma->vm_mm, addr + i * PAGE_SIZE, ptep + i, pte);
 	}
 	g->granted = open;
-	return 0;
 }
 
 /* The pages of the faulting one's word that its page table has in this mapping. */
@@ -135,28 +134,33 @@ static u64 dt_table_mask(struct vm_fault *vmf)
  *
  * Context: a fault handler: mmap_lock or the VMA's lock held.
  */
-static void dt_grant(struct vm_fault *vmf, struct page *page, u64 mask)
+static void dt_grant(struct vm_fault *vmf, struct dt_slot *slot, struct page *page,
+		     u64 mask)
 {
-	struct vm_area_struct *vma = vmf->vma;
 	struct dt_grant g = {
-		.vma = vma,
-		.slot = dt_file_slot(vma->vm_file),
+		.vma = vmf->vma,
+		.slot = slot,
 		.pgoff = vmf->pgoff,
 		.pfn = page_to_pfn(page),
-		.mask = mask & dt_table_mask(vmf),
+		.mask = mask,
 	};
+	spinlock_t *ptl;
+	pte_t *ptep;
 
-	/*
-	 * -ENOMEM also means that the page table went away under us (6.12 and
-	 * later).  Either way there is nothing to undo: fault again.
-	 */
-	apply_to_page_range(vma->vm_mm, vmf->address, PAGE_SIZE, dt_grant_ptes, &g);
+	if (mask & (mask - 1))		/* more than one page */
+		g.mask &= dt_table_mask(vmf);
+	ptep = dt_table_lock(vmf->vma->vm_mm, vmf->pmd, vmf->address, &ptl);
+	/* The table went away under us: nothing to undo, fault again. */
+	if (!ptep)
+		return;
+	dt_grant_ptes(&g, ptep, vmf->address);
+	dt_table_unlock(ptl);
 	if (!g.granted)
 		return;
-	this_cpu_add(g.slot->stats->grants, hweight64(g.granted));
-	trace_dirtytrack_grant(g.slot->id, g.pgoff, vmf->address, hweight64(g.granted));
+	this_cpu_add(slot->stats->grants, hweight64(g.granted));
+	trace_dirtytrack_grant(slot->id, g.pgoff, vmf->address, hweight64(g.granted));
 	if (g.wake)
-		dt_rings_wake(g.slot);
+		dt_rings_wake(slot);
 }
 
 static int dt_clear_marker(pte_t *ptep, unsigned long addr, void *data)
@@ -239,8 +243,8 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	if (err)
 		ret = vmf_error(err);
 	else if (vmf->flags & FAULT_FLAG_WRITE)	/* not in a second fault */
-		dt_grant(vmf, page, fresh ? 1ULL << (vmf->pgoff % DT_WORD_BITS) :
-						dt_group_mask(slot, vmf->pgoff));
+		dt_grant(vmf, slot, page, fresh ? 1ULL << (vmf->pgoff % DT_WORD_BITS) :
+						      dt_group_mask(slot, vmf->pgoff));
 unlock:
 	filemap_invalidate_unlock_shared(mapping);
 	return ret;
@@ -256,8 +260,8 @@ static vm_fault_t dt_vma_page_mkwrite(struct vm_fault *vmf)
 
 	this_cpu_inc(slot->stats->faults);
 	dt_note_mapping(slot, vmf->vma);
-	if (dt_limit_pass(slot, vmf->pgoff))
-		dt_grant(vmf, vmf->page, dt_group_mask(slot, vmf->pgoff));
+	if (likely(!READ_ONCE(slot->limit.rate)) || dt_limit_pass(slot, vmf->pgoff))
+		dt_grant(vmf, slot, vmf->page, dt_group_mask(slot, vmf->pgoff));
 	else			/* to .fault, which can wait: see limit.c */
 		unmap_mapping_pages(slot->inode.i_mapping, vmf->pgoff, 1, false);
 	return VM_FAULT_NOPAGE;
