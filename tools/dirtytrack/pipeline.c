@@ -62,6 +62,7 @@ struct lane {
 	unsigned int under_way;
 	bool lost;
 	int error;		/* of a request, until it is seen */
+	uint64_t *unflushed;	/* done by this connection since the last flush */
 	struct work *free_works;
 	struct chunk *free_chunks;
 	struct work works[LANE_WORKS];
@@ -89,7 +90,6 @@ struct pipeline {
 	struct pipeline_stats stats;
 	/* One bit a page. */
 	uint64_t *nonzero;	/* the target may have data */
-	uint64_t *unflushed;	/* done since the last flush */
 	uint64_t *again;	/* lost: to be copied again */
 	bool any_again;
 	bool skip_dirty;	/* changes only while all lanes are idle */
@@ -151,26 +151,31 @@ static void work_done(struct request *req, int err)
 		p->stats.pages += req->npages;
 		if (req->data)
 			p->stats.data += req->npages;
-		dtrack_bitmap_set(p->unflushed, req->first, req->npages);
 		pthread_mutex_unlock(&p->lock);
+		dtrack_bitmap_set(lane->unflushed, req->first, req->npages);
 	}
 	free_work(w);
 }
 
-/* What was done and not flushed may be lost. */
-static void distrust(struct pipeline *p)
+/*
+ * What a connection did that was lost, and was not flushed, may be lost.  Not what others
+ * did: if their server died, they are lost as well, and if they were made since, it is
+ * with the one that lives.
+ */
+static void distrust(struct lane *lane)
 {
+	struct pipeline *p = lane->pipe;
 	uint64_t words = dtrack_bitmap_words(p->src->npages), i;
 
 	pthread_mutex_lock(&p->lock);
 	for (i = 0; i < words; i++) {
-		uint64_t word = p->unflushed[i];
+		uint64_t word = lane->unflushed[i];
 
 		if (!word)
 			continue;
 		p->again[i] |= word;
 		p->nonzero[i] |= word;
-		p->unflushed[i] = 0;
+		lane->unflushed[i] = 0;
 		p->any_again = true;
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -212,7 +217,7 @@ static int lane_revive(struct lane *lane)
 		if (ret)
 			return ret;
 		lane->lost = false;
-		distrust(p);
+		distrust(lane);
 		pthread_mutex_lock(&p->lock);
 		p->stats.reconnects++;
 		pthread_mutex_unlock(&p->lock);
@@ -723,7 +728,8 @@ int pipeline_flush(struct pipeline *p, bool again)
 		if (ret)
 			return ret;
 	} while (p->any_again);
-	memset(p->unflushed, 0, words * sizeof(*p->unflushed));
+	for (i = 0; i < p->nr_lanes; i++)
+		memset(p->lanes[i].unflushed, 0, words * sizeof(uint64_t));
 	return 0;
 }
 
@@ -810,6 +816,9 @@ static int lane_init(struct pipeline *p, unsigned int index)
 
 	lane->pipe = p;
 	lane->index = index;
+	lane->unflushed = dtrack_bitmap_alloc(p->src->npages);
+	if (!lane->unflushed)
+		return -ENOMEM;
 	/* Pages are touched as they are needed: most lanes never use all of it. */
 	if (posix_memalign((void **)&lane->memory, DTRACK_PAGE_SIZE,
 			   LANE_CHUNKS * CHUNK_BYTES)) {
@@ -877,9 +886,8 @@ int pipeline_open(struct pipeline **pipe, struct source *src,
 	pthread_cond_init(&p->room, &attr);
 	pthread_condattr_destroy(&attr);
 	p->nonzero = dtrack_bitmap_alloc(src->npages);
-	p->unflushed = dtrack_bitmap_alloc(src->npages);
 	p->again = dtrack_bitmap_alloc(src->npages);
-	if (!p->nonzero || !p->unflushed || !p->again)
+	if (!p->nonzero || !p->again)
 		goto fail;
 	for (i = 0; i < lanes; i++) {
 		p->nr_lanes++;
@@ -914,13 +922,13 @@ void pipeline_close(struct pipeline *p)
 	for (i = 0; i < p->nr_lanes; i++) {
 		if (p->lanes[i].under_way && p->dst->ops->drop)
 			p->dst->ops->drop(p->dst, i);
+		free(p->lanes[i].unflushed);
 		free(p->lanes[i].memory);
 	}
 	pthread_cond_destroy(&p->room);
 	pthread_cond_destroy(&p->work);
 	pthread_mutex_destroy(&p->lock);
 	free(p->nonzero);
-	free(p->unflushed);
 	free(p->again);
 	free(p);
 }

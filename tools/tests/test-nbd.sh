@@ -4,6 +4,8 @@
 # dirtytrack copy to NBD servers of all kinds, and to those that misbehave, on a
 # stand-in for the module.
 set -eu
+# shellcheck source=tools/tests/nbd-log.sh
+. "$SRC/tests/nbd-log.sh"
 
 cmd=$OUT/tests/dirtytrack-standin
 tmp=$(mktemp -d /dev/shm/test-nbd.XXXXXX)
@@ -37,12 +39,20 @@ serve()
 	rm -f "$tmp/socket"
 	"$@" 2>"$tmp/server" &
 	server=$!
-	for ((i = 0; i < 200; i++)); do
-		[ ! -S "$tmp/socket" ] || return 0
-		sleep 0.05
+	await "$server" [ -S "$tmp/socket" ] || { cat "$tmp/server"; return 1; }
+}
+
+# await PROCESS COMMAND...: until the command succeeds. False if the process ends before,
+# or in a minute.
+await()
+{
+	local process=$1 end=$((SECONDS + 60))
+
+	shift
+	until "$@"; do
+		kill -0 "$process" 2>/dev/null && [ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.02
 	done
-	cat "$tmp/server"
-	return 1
 }
 
 nbdkit_serve()
@@ -134,16 +144,21 @@ over_tls()
 
 over_tcp()
 {
-	local port=$((20000 + $$ % 10000))
+	local port
 
-	nbdkit -f -i 127.0.0.1 -p "$port" --tls=off memory 64M 2>"$tmp/server" &
-	server=$!
-	uri=nbd://127.0.0.1:$port
-	for ((i = 0; i < 100; i++)); do
-		nbdinfo --size "$uri" >/dev/null 2>&1 && break
-		sleep 0.05
+	# Somebody else may have the port.
+	for port in $((20000 + $$ % 5000)) $((25000 + $$ % 5000)) $((30000 + $$ % 2000)); do
+		nbdkit -f -i 127.0.0.1 -p "$port" --tls=off memory 64M 2>"$tmp/server" &
+		server=$!
+		uri=nbd://127.0.0.1:$port
+		await "$server" quietly_succeeds nbdinfo --size "$uri" && break
 	done
 	copies 0 --verify && holds_memory
+}
+
+quietly_succeeds()
+{
+	"$@" >/dev/null 2>&1
 }
 
 to_a_slot()
@@ -207,42 +222,136 @@ no_space()
 	[ "$(grep -c 'cannot write' "$tmp/err")" = 1 ]
 }
 
+# Each kind of request fails, and all say how.
+failing_requests()
+{
+	dd if=/dev/urandom of="$tmp/junk" bs=1M count=64 status=none || return 1
+	local op error what text
+
+	while IFS=, read -r op error what text; do
+		cp "$tmp/junk" "$tmp/file" &&
+			nbdkit_serve --filter=error file "$tmp/file" "error-$op=$error" \
+				"error-$op-rate=100%" && copies 1 --verify && said "$what" && said "$text" ||
+			{ echo "with $op: $error"; return 1; }
+		stop_server
+	done <<-END
+		pwrite,EIO,cannot write,Input/output error
+		zero,ENOSPC,cannot write,No space left on device
+		extents,EIO,cannot ask what it has,Input/output error
+		pread,EIO,cannot read,Input/output error
+	END
+}
+
+# A server that tries again by itself: the client sees nothing of it.
+server_tries_again()
+{
+	touch "$tmp/inject"
+	nbdkit_serve --filter=log --filter=retry --filter=error memory 64M \
+		logfile="$tmp/requests" retry-delay=1 retries=10 error-file="$tmp/inject" \
+		error-pwrite-rate=100% || return 1
+	"$cmd" copy ram "$uri" --no-pause >"$tmp/out" 2>"$tmp/err" &
+	copy=$!
+	await "$copy" grep -q ' Write ' "$tmp/requests" || return 1
+	kill -0 "$copy" || return 1
+	rm "$tmp/inject"
+	wait "$copy" && holds_memory && ! grep -q '^reconnected' "$tmp/out" &&
+		[ -z "$(pages Write <"$tmp/requests" | repeated)" ] || return 1
+	stop_server
+	touch "$tmp/inject"
+	# And gives up at last.
+	nbdkit_serve --filter=retry --filter=error memory 64M retry-delay=1 retries=1 \
+		error-file="$tmp/inject" error-pwrite-rate=100% &&
+		copies 1 && said "cannot write: Input/output error"
+}
+
+# page numbers of the slot: what cmp finds to be all zero, and what is not.
+nonzero_pages()
+{
+	python3 - "$ram" <<-'END'
+	import sys
+	f = open(sys.argv[1], "rb")
+	for n, page in enumerate(iter(lambda: f.read(4096), b"")):
+	    if any(page):
+	        print(n)
+	END
+}
+
+# Each page that has data is written once. To a server that has nothing, nothing else is
+# sent; one that has something is asked to make zero what is zero, once each.
+asks_for_what_it_needs()
+{
+	nonzero_pages | sort >"$tmp/data" || return 1
+	seq 0 16383 | sort | comm -23 - "$tmp/data" >"$tmp/zero"
+	nbdkit_serve --filter=log memory 64M logfile="$tmp/requests" && copies 0 || return 1
+	stop_server
+	pages Write <"$tmp/requests" | sort | cmp - "$tmp/data" &&
+		! grep -E ' (Zero|Trim|Read) ' "$tmp/requests" &&
+		grep -q ' Flush ' "$tmp/requests" || return 1
+	dd if=/dev/urandom of="$tmp/file" bs=1M count=64 status=none &&
+		nbdkit_serve --filter=log file "$tmp/file" logfile="$tmp/requests" &&
+		copies 0 && cmp "$tmp/file" "$ram" || return 1
+	pages Write <"$tmp/requests" | sort | cmp - "$tmp/data" &&
+		pages Zero <"$tmp/requests" | sort | cmp - "$tmp/zero"
+}
+
+# A server that ends with its last client is there as long as it is wanted.
+server_ends_with_us()
+{
+	rm -f "$tmp/file" && truncate -s 64M "$tmp/file" &&
+		nbdkit_serve --filter=exitlast file "$tmp/file" && copies 0 --verify || return 1
+	wait "$server" && cmp "$tmp/file" "$ram"
+}
+
 # Requests that take long each do not take long together.
 slow_answers()
 {
-	local start=$SECONDS
+	local requests ms
 
-	nbdkit_serve --filter=delay memory 64M delay-write=100ms delay-zero=100ms &&
-		copies 0 && holds_memory && [ $((SECONDS - start)) -lt 10 ]
+	nbdkit_serve --filter=log --filter=delay memory 64M logfile="$tmp/requests" \
+		delay-write=300ms delay-zero=300ms || return 1
+	ms=$(date +%s%3N)
+	copies 0 && ms=$(($(date +%s%3N) - ms)) && holds_memory || return 1
+	requests=$(grep -c ' Write ' "$tmp/requests")
+	echo "$requests requests in $ms ms"
+	[ "$ms" -lt $((requests * 300 / 3)) ]
 }
 
-# A copy at work, slowly enough to be met.
+has_some()
+{
+	[ "$(stat -c %b "$tmp/file")" -gt 10000 ]
+}
+
+# A copy at work, that would take a quarter of a minute to end. What the rate filter
+# lets through at first is less than what is waited for.
 start_copy()
 {
-	nbdkit_serve --filter=rate file "$tmp/file" rate=80M || return 1
+	nbdkit_serve --filter=log --filter=rate file "$tmp/file" rate=16M \
+		logfile="$tmp/requests" || return 1
 	env --default-signal=INT "$cmd" copy ram "$uri" --no-pause --json --progress -o +RESENT "$@" \
 		>"$tmp/out" 2>"$tmp/err" &
 	copy=$!
-	for ((i = 0; i < 200; i++)); do
-		[ "$(stat -c %b "$tmp/file")" -gt 8000 ] && return 0
-		sleep 0.02
-	done
-	return 1
+	await "$copy" has_some
 }
 
 server_comes_back()
 {
 	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
-	start_copy && kill -9 "$server" && quietly wait "$server"
-	nbdkit_serve file "$tmp/file" && wait "$copy" && holds_memory &&
-		[ "$(jq -s 'map(select(.event == "round"))[0].resent > 0' "$tmp/out")" = true ]
+	start_copy && kill -9 "$server" && quietly wait "$server" || return 1
+	nbdkit_serve --filter=log file "$tmp/file" logfile="$tmp/again" && wait "$copy" &&
+		holds_memory || return 1
+	# Nothing had been flushed: each page is sent to it, and none twice.
+	resent=$(jq -s 'map(select(.event == "round"))[0].resent' "$tmp/out")
+	echo "sent again: $resent"
+	[ "$resent" -gt 0 ] && [ "$resent" -le "$(wc -l <"$tmp/data")" ] &&
+		[ -z "$(pages Write <"$tmp/requests" | repeated)" ] &&
+		pages Write <"$tmp/again" | sort | cmp - "$tmp/data"
 }
 
 # The server is not the one it was, and has nothing of what was not flushed.
 another_server_comes()
 {
 	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
-	start_copy && kill -9 "$server" && quietly wait "$server"
+	start_copy && kill -9 "$server" && quietly wait "$server" || return 1
 	nbdkit_serve memory 64M && wait "$copy" && holds_memory
 }
 
@@ -256,7 +365,7 @@ server_stays_away()
 	local got=0
 
 	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
-	start_copy --reconnect 0.5 && kill -9 "$server" && quietly wait "$server"
+	start_copy --reconnect 0.5 && kill -9 "$server" && quietly wait "$server" || return 1
 	rm -f "$tmp/socket"
 	wait "$copy" || got=$?
 	[ "$got" = 1 ] && said "could not be made again in 0.5 s" &&
@@ -268,7 +377,7 @@ interrupted()
 	local got=0
 
 	rm -f "$tmp/file" && truncate -s 64M "$tmp/file"
-	start_copy && kill -STOP "$server" && kill -INT "$copy"
+	start_copy && kill -STOP "$server" && kill -INT "$copy" || return 1
 	quietly wait "$copy" || :
 	wait "$copy" 2>/dev/null || got=$?
 	kill -CONT "$server"
@@ -284,7 +393,7 @@ dd if=/dev/zero of="$ram" bs=1M count=4 seek=30 conv=notrunc status=none
 dd if=/dev/urandom of="$ram" bs=1M count=8 seek=50 conv=notrunc status=none
 
 echo "TAP version 13"
-echo "1..17"
+echo "1..21"
 check "memory, verified" to_memory
 check "old content of the target goes" old_content
 check "servers without zero, extents, several connections, large blocks" plain_servers
@@ -300,7 +409,11 @@ check "nothing" to_nothing
 check "the plugin" plugin_serves
 check "servers that are of no use" refusals
 check "no space left" no_space
+check "requests that fail" failing_requests
 check "slow answers" slow_answers
+check "the server tries again" server_tries_again
+check "the server is asked for what it needs, once" asks_for_what_it_needs
+check "the server ends with its last client" server_ends_with_us
 check "the server dies and comes back" server_comes_back
 check "the server dies and another comes" another_server_comes
 check "the server dies and stays away" server_stays_away
