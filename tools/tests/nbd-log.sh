@@ -6,14 +6,14 @@
 # pages ACTION [EXPORT] <LOG: the number of each page of each request of that kind.
 pages()
 {
-	local action=$1 export=${2-} connection what rest
+	local action=$1 export=${2-'""'} connection what rest
 	local -A of_export=()
 
 	while read -r _ _ connection what rest; do
 		case $what in
 		Connect)
 			of_export[$connection]=
-			[[ $rest != *"export=\"$export\""* ]] || of_export[$connection]=y ;;
+			[[ $rest != *"export=$export "* ]] || of_export[$connection]=y ;;
 		"$action")
 			[ -n "${of_export[$connection]}" ] &&
 				[[ $rest =~ offset=0x([0-9a-f]+)\ count=0x([0-9a-f]+) ]] || continue
@@ -33,4 +33,16 @@ last_server()
 repeated()
 {
 	sort | uniq -d
+}
+
+# nonzero_pages FILE: the numbers of those that are not zero.
+nonzero_pages()
+{
+	python3 - "$1" <<-'END'
+	import sys
+	f = open(sys.argv[1], "rb")
+	for n, page in enumerate(iter(lambda: f.read(4096), b"")):
+	    if page.count(0) != len(page):
+	        print(n)
+	END
 }

@@ -8,6 +8,8 @@
 #
 # usage: test-migrate.sh [NAME...]
 set -eu
+# shellcheck source=tools/tests/nbd-log.sh
+. "$SRC/tests/nbd-log.sh"
 
 cmd=$OUT/tests/dirtytrack-standin
 qemu=$OUT/tests/standin-qemu
@@ -20,7 +22,7 @@ trap 'rm -rf "$top"' EXIT
 # start SOURCE_OPTIONS -- RECEIVE_OPTIONS -- QEMU_OPTIONS: a guest, and a receiver.
 start()
 {
-	local source=() receive=() i
+	local source=() receive=()
 
 	while [ "$1" != -- ]; do source+=("$1"); shift; done
 	shift
@@ -34,11 +36,40 @@ start()
 		--timeout 3 --listen "unix:$PWD/nbd" "${receive[@]}" -- \
 		"$qemu" --ram '{ram}' --lock lock -incoming defer "$@" 2>dst.log &
 	dst=$!
-	for ((i = 0; i < 200; i++)); do
-		grep -q "waiting for a guest" dst.log && [ -S qmp ] && return
-		sleep 0.05
+	await "$dst" grep -q "waiting for a guest" dst.log && await "$src" [ -S qmp ]
+}
+
+# await PROCESS COMMAND...: until the command succeeds. False if the process ends before,
+# or in a minute.
+await()
+{
+	local process=$1 end=$((SECONDS + 60))
+
+	shift
+	until "$@"; do
+		alive "$process" && [ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.02
 	done
-	return 1
+}
+
+# nbdkit_with FILTER... -- PARAMETER...: that is what the receiver will run.
+nbdkit_with()
+{
+	local filters=()
+
+	while [ "$1" != -- ]; do filters+=("--filter=$1"); shift; done
+	shift
+	mkdir bin
+	{
+		echo "#!/bin/bash"
+		printf 'exec %q ' "$(type -P nbdkit)" "${filters[@]}" | sed 's/ exec / /g'
+		# shellcheck disable=SC2016 # of the script
+		printf '"$@"'
+		printf ' %q' "$@"
+		echo
+	} >bin/nbdkit
+	chmod +x bin/nbdkit
+	PATH=$PWD/bin:$PATH
 }
 
 # migrate OPTION...: in the background; to $uri.
@@ -276,11 +307,9 @@ case_again()
 	start -- -- && moved
 }
 
-# Somebody had paused it, and has reasons.
-case_paused()
+stop_guest()
 {
-	start -- -- && there=$(receiver_child standin-qemu)
-	python3 - <<-'END' || return 1
+	python3 - <<-'END'
 	import json, socket
 	s = socket.socket(socket.AF_UNIX)
 	s.connect("qmp")
@@ -291,9 +320,135 @@ case_paused()
 	    f.flush()
 	    f.readline()
 	END
-	migrate
+}
+
+moved_paused()
+{
 	ends 0 && ! alive "$src" && alive "$there" && ! locked &&
 		grep -q "paused as it was" dst.log && ! grep -q "runs at" dst.log
+}
+
+# Somebody had paused it, and has reasons.
+case_paused()
+{
+	start -- -- && there=$(receiver_child standin-qemu) && stop_guest || return 1
+	migrate
+	moved_paused
+}
+
+# By a log of its requests, the server was sent what of the memory is not zero, and once:
+# but for the two pages that saving the state writes to.
+sent_once()
+{
+	pages Write ram <"$1" | sort >written
+	nonzero_pages src/ram | sort >data
+	echo "$(wc -l <data) pages, $(wc -l <written) written, $(repeated <written | wc -l) twice"
+	[ "$(repeated <written | wc -l)" -le 2 ] &&
+		[ "$(uniq written | comm -3 - data | wc -l)" -le 2 ] &&
+		[ "$(pages Zero ram <"$1" | wc -l)" -le 2 ] && ! grep ' Trim ' "$1"
+}
+
+# A guest that does nothing: each page with data once, and what is zero not at all.
+case_filter_log()
+{
+	nbdkit_with log -- logfile=requests && start -- -- &&
+		there=$(receiver_child standin-qemu) && stop_guest || return 1
+	migrate --verify
+	moved_paused && sent_once requests
+}
+
+# A guest that does things: holes and zeroes are asked for as such.
+case_filter_log_busy()
+{
+	nbdkit_with log -- logfile=requests && start --rate 50000 -- -- &&
+		moved --verify --downtime 0 --max-rounds 5 && grep -q ' Zero ' requests &&
+		! grep -q ' Trim ' requests
+}
+
+is_slow_at()
+{
+	grep -q "at $1" src.log dst.log
+}
+
+# When all is there and flushed, another server comes: what is missing is what saving the
+# state has written.
+case_filter_log_reconnect()
+{
+	nbdkit_with log -- logfile=requests logappend=true &&
+		start --fail migrate:slow -- -- &&
+		there=$(receiver_child standin-qemu) && stop_guest && migrate &&
+		await "$tool" is_slow_at migrate || return 1
+	kill -KILL "$(receiver_child nbdkit)"
+	touch go
+	moved_paused && last_server <requests >last &&
+		[ "$(grep -c ' Ready ' requests)" = 2 ] &&
+		[ "$(pages Write ram <last | wc -l)" -le 2 ] &&
+		[ "$(pages Zero ram <last | wc -l)" -le 2 ]
+}
+
+wrote_some()
+{
+	[ "$(grep -c ' Write ' requests)" -gt 40 ]
+}
+
+# Before anything was flushed: all of it, but once.
+case_filter_rate_reconnect()
+{
+	nbdkit_with log rate -- logfile=requests logappend=true rate=40M &&
+		start -- -- && there=$(receiver_child standin-qemu) && stop_guest &&
+		migrate --json -o +RESENT && await "$tool" wrote_some || return 1
+	kill -KILL "$(receiver_child nbdkit)"
+	moved_paused && last_server <requests >last && sent_once last &&
+		[ "$(jq -s 'map(select(.event == "round").resent) | add > 0' out)" = true ]
+}
+
+case_filter_delay()
+{
+	nbdkit_with delay -- delay-write=20ms delay-zero=20ms && start -- -- && moved --verify
+}
+
+case_filter_rate()
+{
+	nbdkit_with rate -- rate=160M && start -- -- && moved --verify
+}
+
+# The server tries again by itself: nobody sees anything of it.
+case_filter_retry()
+{
+	touch inject
+	nbdkit_with log retry error -- logfile=requests retries=10 retry-delay=1 \
+		error-pwrite-rate=100% error-file=inject &&
+		start -- -- && there=$(receiver_child standin-qemu) && migrate --verify &&
+		await "$tool" grep -q ' Write ' requests || return 1
+	rm inject
+	ends 0 && guest_is there && ! grep -q '^reconnected' out
+}
+
+# Each time its clients leave, it ends; the receiver has another.
+case_filter_exitlast()
+{
+	nbdkit_with log exitlast -- logfile=requests logappend=true && start -- -- &&
+		nbdinfo --size "nbd+unix:///ram?socket=$PWD/nbd" &&
+		await "$dst" another_server && moved --verify
+}
+
+another_server()
+{
+	[ "$(grep -c ' Ready ' requests)" -ge 2 ] && [ -n "$(receiver_child nbdkit)" ]
+}
+
+# filter_error OPERATION ERROR PHASE: requests fail from the start, or in the pause.
+case_filter_error()
+{
+	nbdkit_with error -- "error-$1=$2" "error-$1-rate=100%" error-file=inject || return 1
+	case $3 in
+	rounds)
+		start -- -- && touch inject && migrate --verify || return 1 ;;
+	pause)
+		start --fail migrate:slow -- -- && migrate --verify &&
+			await "$tool" is_slow_at migrate && touch inject go || return 1 ;;
+	esac
+	ends 1 && grep -qE "$4" err && guest_is here
 }
 
 # QEMU here fails at a command.
@@ -315,11 +470,16 @@ case_no_quit()
 	ends 0 && guest_is there && grep -q "do not let it run" err
 }
 
+# The receiver has seen it.
+has_begun()
+{
+	await "$tool" grep -q '"event": "begin"' out
+}
+
 case_interrupted()
 {
 	DIRTYTRACK_STANDIN_DELAY=300 start -- -- &&
-		DIRTYTRACK_STANDIN_DELAY=300 migrate || return 1
-	sleep 0.4
+		DIRTYTRACK_STANDIN_DELAY=300 migrate --json && has_begun || return 1
 	kill -INT "$tool"
 	ends 130 && guest_is here
 }
@@ -328,8 +488,8 @@ case_no_receiver()
 {
 	start -- -- || return 1
 	nbdkit -f -U other memory 32M 2>/dev/null &
-	local other=$! i
-	for ((i = 0; i < 100; i++)); do [ ! -S other ] || break; sleep 0.05; done
+	local other=$!
+	await "$other" [ -S other ] || return 1
 	uri="nbd+unix:///?socket=$PWD/other"
 	migrate
 	ends 1 && grep -q "it is no receiver" err && [ "$(last_word src.log)" = runs ]
@@ -341,8 +501,7 @@ case_no_receiver()
 # A sender that vanished: the receiver does not wait for ever.
 case_sender_gone()
 {
-	start -- -- && DIRTYTRACK_STANDIN_DELAY=300 migrate || return 1
-	sleep 0.4
+	start -- -- && DIRTYTRACK_STANDIN_DELAY=300 migrate --json && has_begun || return 1
 	kill -KILL "$tool"
 	guest_is here
 }
@@ -350,7 +509,7 @@ case_sender_gone()
 # killed VICTIM PHASE WHERE STATUS: in the phase; where the guest is in the end.
 case_killed()
 {
-	local victim=$1 phase=$2 where=$3 status=$4 log i
+	local victim=$1 phase=$2 where=$3 status=$4
 
 	case $phase in
 	rounds)	start -- -- ;;
@@ -365,18 +524,10 @@ case_killed()
 		# be the last, after which QEMU is not needed any more: without rounds to
 		# come, what is left might be little enough for the pause.
 		DIRTYTRACK_STANDIN_DELAY=2000 migrate --downtime 0 --max-rounds 3 --json
-		for ((i = 0; i < 500; i++)); do
-			[ "$(event round .event 2>/dev/null)" != round ] || break
-			sleep 0.05
-		done
+		await "$tool" grep -q '"event": "round"' out || return 1
 	else
 		migrate
-		for ((i = 0; i < 200; i++)); do
-			! grep -q "at $phase" src.log dst.log || break
-			sleep 0.02
-		done
-		# Of its second.
-		sleep 0.2
+		await "$tool" is_slow_at "$phase" || return 1
 	fi
 	case $victim in
 	tool)	kill -KILL "$tool" ;;
@@ -385,6 +536,7 @@ case_killed()
 	src)	kill -KILL "$src" ;;
 	dst)	kill -KILL "$there" ;;
 	esac
+	touch go
 	ends "$status" && guest_is "$where"
 }
 
@@ -392,6 +544,10 @@ cases=(
 	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
 	does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
 	bandwidth dry_run
+	filter_log filter_log_busy filter_log_reconnect filter_rate_reconnect filter_delay
+	filter_rate filter_retry filter_exitlast
+	"filter_error pwrite ENOSPC rounds No.space.left" "filter_error pwrite EIO pause ."
+	"filter_error pread EIO pause cannot.read"
 	"fail_here stop error" "fail_here migrate error" "fail_here migrate stall"
 	"fail_there migrate-incoming error" "fail_there migrate-incoming die"
 	"fail_there migrate-incoming hang" "fail_there migrate-incoming stall" "fail_there cont error" "fail_there cont die"

@@ -264,23 +264,11 @@ server_tries_again()
 		copies 1 && said "cannot write: Input/output error"
 }
 
-# page numbers of the slot: what cmp finds to be all zero, and what is not.
-nonzero_pages()
-{
-	python3 - "$ram" <<-'END'
-	import sys
-	f = open(sys.argv[1], "rb")
-	for n, page in enumerate(iter(lambda: f.read(4096), b"")):
-	    if any(page):
-	        print(n)
-	END
-}
-
 # Each page that has data is written once. To a server that has nothing, nothing else is
 # sent; one that has something is asked to make zero what is zero, once each.
 asks_for_what_it_needs()
 {
-	nonzero_pages | sort >"$tmp/data" || return 1
+	nonzero_pages "$ram" | sort >"$tmp/data" || return 1
 	seq 0 16383 | sort | comm -23 - "$tmp/data" >"$tmp/zero"
 	nbdkit_serve --filter=log memory 64M logfile="$tmp/requests" && copies 0 || return 1
 	stop_server
