@@ -145,9 +145,22 @@ static void dt_publish(struct dt_slot *slot, u64 word, u64 dirty)
 		dt_bitmap_or(&log->bitmap, word, dirty);
 }
 
+/* Is one of the words of a run hot enough to stay open, if it was written again? */
+static bool dt_may_stay(struct dt_slot *slot, u64 group, u32 first, u32 end)
+{
+	u32 word;
+
+	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
+		if (slot->run_open[word] & dt_word_mask(word, first, end) &&
+		    dt_group_may_stay(slot, group * DT_WORD_BITS + word))
+			return true;
+	}
+	return false;
+}
+
 /*
- * Cleans the pages [first, end) of a group; of words that were hot before (see
- * group.c) that is all.
+ * Cleans the pages [first, end) of a group, if words among them were hot before (see
+ * group.c); for those that are hot again that is all.
  *
  * Return: which words these are, as bits.
  */
@@ -158,7 +171,7 @@ static u64 dt_clean_pages(struct dt_slot *slot, u64 group, u32 first, u32 end)
 	u64 stay = 0;
 	u32 word;
 
-	if (!protect->clean)
+	if (!protect->clean || !dt_may_stay(slot, group, first, end))
 		return 0;
 	protect->clean(slot->inode.i_mapping, base + first, end - first, base,
 		       (unsigned long *)slot->run_dirty);

@@ -83,6 +83,22 @@ void dt_group_collect(struct dt_slot *slot, u64 group)
 }
 
 /**
+ * dt_group_may_stay - could a word stay open?
+ * @slot: the slot, locked
+ * @word: index of the word
+ *
+ * Return: true if dt_group_stays() depends on what is found.
+ */
+bool dt_group_may_stay(struct dt_slot *slot, u64 word)
+{
+	struct dt_history *history = &slot->history[word];
+	u8 last = slot->collects[word / DT_WORD_BITS] - 1;
+
+	lockdep_assert_held(&slot->lock);
+	return history->dirty && history->collect == last && dt_group_allowed(slot);
+}
+
+/**
  * dt_group_stays - should a word stay open?
  * @slot: the slot, locked
  * @word: index of the word
@@ -94,11 +110,9 @@ void dt_group_collect(struct dt_slot *slot, u64 group)
 bool dt_group_stays(struct dt_slot *slot, u64 word, u64 open, u64 dirty)
 {
 	struct dt_history *history = &slot->history[word];
-	u8 last = slot->collects[word / DT_WORD_BITS] - 1;
 	u32 again;
 
-	lockdep_assert_held(&slot->lock);
-	if (!dirty || history->collect != last || !dt_group_allowed(slot))
+	if (!dirty || !dt_group_may_stay(slot, word))
 		return false;
 	again = min_t(u32, history->dirty, hweight64(dirty));
 	return again * DT_GROUP_LOOKS >= hweight64(open);

@@ -25,6 +25,7 @@ int dt_group_alloc(struct dt_slot *slot);
 void dt_group_free(struct dt_slot *slot);
 u64 dt_group_mask(struct dt_slot *slot, pgoff_t pgoff);
 void dt_group_collect(struct dt_slot *slot, u64 group);
+bool dt_group_may_stay(struct dt_slot *slot, u64 word);
 bool dt_group_stays(struct dt_slot *slot, u64 word, u64 open, u64 dirty);
 void dt_group_learn(struct dt_slot *slot, u64 word, u64 dirty);
 

@@ -13,7 +13,7 @@
  * @id: enum dirtytrack_strategy
  * @clean: take the dirty bits of a run of pages of a mapping in every address space,
  *	and leave them writable; NULL if this strategy cannot
- * @run: protect a run, after @clean
+ * @run: protect a run, whether or not @clean was called for it
  *
  * Both are called with the invalidate_lock held, for open bits that were consumed
  * before.

@@ -81,8 +81,9 @@ static bool dt_soft_dirty_armed(struct vm_area_struct *vma, pte_t pte)
  * Grants the faulting page, whose PTE this is, and its neighbours in the page table.
  * All under the table's lock: look, open, write the PTEs.
  */
-static void dt_grant_ptes(struct dt_grant *g, pte_t *ptep, unsigned long addr)
+static void dt_grant_ptes(pte_t *ptep, unsigned long addr, void *data)
 {
+	struct dt_grant *g = data;
 	struct vm_area_struct *vma = g->vma;
 	u32 here = g->pgoff % DT_WORD_BITS;
 	pte_t faulting = ptep_get(ptep), pte;
@@ -144,17 +145,11 @@ static void dt_grant(struct vm_fault *vmf, struct dt_slot *slot, struct page *pa
 		.pfn = page_to_pfn(page),
 		.mask = mask,
 	};
-	spinlock_t *ptl;
-	pte_t *ptep;
 
 	if (mask & (mask - 1))		/* more than one page */
 		g.mask &= dt_table_mask(vmf);
-	ptep = dt_table_lock(vmf->vma->vm_mm, vmf->pmd, vmf->address, &ptl);
-	/* The table went away under us: nothing to undo, fault again. */
-	if (!ptep)
-		return;
-	dt_grant_ptes(&g, ptep, vmf->address);
-	dt_table_unlock(ptl);
+	/* If the table went away under us there is nothing to undo: fault again. */
+	dt_table_apply(vmf->vma->vm_mm, vmf->pmd, vmf->address, dt_grant_ptes, &g);
 	if (!g.granted)
 		return;
 	this_cpu_add(slot->stats->grants, hweight64(g.granted));

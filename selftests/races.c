@@ -114,6 +114,19 @@ FIXTURE_VARIANT_ADD(races, mprotect_storm) {
 	},
 };
 
+/* More mappings than the module protects by a pass of its own (protect_wp.c). */
+FIXTURE_VARIANT_ADD(races, mprotect_storm_many_mappings) {
+	.race = {
+		.npages = 150,
+		.actors = {
+			{ WAY_STORE, STORM_MPROTECT, .process = true },
+			{ WAY_STORE, STORM_MPROTECT, .process = true },
+			{ WAY_STORE, .process = true },
+		},
+		.consumers = { { METHOD_BITMAP } },
+	},
+};
+
 FIXTURE_VARIANT_ADD(races, remap_storm) {
 	.race = {
 		.npages = 150,
