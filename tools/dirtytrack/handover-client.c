@@ -24,6 +24,7 @@ struct handover {
 	char *control_uri;
 	double timeout;
 	struct nbd_handle *nbd;	/* the control export */
+	struct nbd_handle *state;	/* the state's, or NULL */
 	uint8_t session[HANDOVER_SESSION_LEN];
 };
 
@@ -105,14 +106,35 @@ void handover_close(struct handover *h)
 {
 	if (!h)
 		return;
+	nbd_client_close(h->state);
 	nbd_client_close(h->nbd);
 	free(h->control_uri);
 	free(h->uri);
 	free(h);
 }
 
-static int put_chunks(struct handover *h, struct nbd_handle *nbd, int fd,
-		      uint64_t size, char *buf)
+/* Is it connected, to a server that lives? */
+static bool is_connected(struct nbd_handle *nbd)
+{
+	return nbd && nbd_poll(nbd, 0) >= 0 && nbd_aio_is_ready(nbd) > 0;
+}
+
+int handover_prepare(struct handover *h)
+{
+	char *uri;
+	int ret;
+
+	if (is_connected(h->state))
+		return 0;
+	nbd_client_close(h->state);
+	h->state = NULL;
+	uri = nbd_uri_export(h->uri, HANDOVER_STATE);
+	ret = uri ? nbd_client_open(&h->state, uri) : -ENOMEM;
+	free(uri);
+	return ret ? explain(h, ret) : 0;
+}
+
+static int put_chunks(struct handover *h, int fd, uint64_t size, char *buf)
 {
 	uint64_t pos = 0;
 
@@ -128,9 +150,9 @@ static int put_chunks(struct handover *h, struct nbd_handle *nbd, int fd,
 			msg_errno(ret, "device state: cannot read it");
 			return ret;
 		}
-		cookie = nbd_aio_pwrite(nbd, buf, n, pos, NBD_NULL_COMPLETION,
-					0);
-		ret = nbd_client_wait(nbd, cookie, now() + h->timeout);
+		cookie = nbd_aio_pwrite(h->state, buf, n, pos,
+					NBD_NULL_COMPLETION, 0);
+		ret = nbd_client_wait(h->state, cookie, now() + h->timeout);
 		if (ret)
 			return explain(h, ret);
 		pos += n;
@@ -140,20 +162,16 @@ static int put_chunks(struct handover *h, struct nbd_handle *nbd, int fd,
 
 int handover_put_state(struct handover *h, int fd, uint64_t size)
 {
-	char *uri = nbd_uri_export(h->uri, HANDOVER_STATE);
 	char *buf = malloc(STATE_CHUNK);
-	struct nbd_handle *nbd = NULL;
 	int ret = -ENOMEM;
 
-	if (uri && buf)
-		ret = nbd_client_open(&nbd, uri);
-	if (ret)
-		explain(h, ret);
+	if (buf)
+		ret = handover_prepare(h);
 	else
-		ret = put_chunks(h, nbd, fd, size, buf);
-	nbd_client_close(nbd);
+		msg_errno(ret, "device state");
+	if (!ret)
+		ret = put_chunks(h, fd, size, buf);
 	free(buf);
-	free(uri);
 	return ret;
 }
 
@@ -163,7 +181,7 @@ static int connect_again(struct handover *h)
 	double deadline = now() + h->timeout;
 	int ret;
 
-	if (h->nbd && nbd_poll(h->nbd, 0) >= 0 && nbd_aio_is_ready(h->nbd) > 0)
+	if (is_connected(h->nbd))
 		return 0;
 	for (;;) {
 		nbd_client_close(h->nbd);

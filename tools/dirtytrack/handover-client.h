@@ -16,6 +16,11 @@ struct handover;
 int handover_open(struct handover **h, const char *uri, double timeout);
 void handover_close(struct handover *h);
 
+/*
+ * Connect to where the state goes: the guest would stand still while that is done.  To
+ * be called again after a while, or not at all.  0, or a message and -errno.
+ */
+int handover_prepare(struct handover *h);
 /* Bring @size bytes of device state from @fd there.  0, or a message and -errno. */
 int handover_put_state(struct handover *h, int fd, uint64_t size);
 

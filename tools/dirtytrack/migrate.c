@@ -253,6 +253,8 @@ int migrate_open(struct migrate *m, const char *qmp)
 	ret = find_memory(m);
 	for (i = 0; i < m->copy.nr_moves && !ret; i++)
 		ret = open_move(m, i);
+	if (!ret && m->handover && !m->copy.dry_run)
+		ret = handover_prepare(m->handover);
 	return ret;
 }
 

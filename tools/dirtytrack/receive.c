@@ -427,6 +427,8 @@ static int set_up(struct receive *r)
 	if (!ret)
 		ret = check_memory(r);
 	if (!ret)
+		ret = vm_prepare_load(r->qmp);
+	if (!ret)
 		ret = listen_at(&r->listener, r->address);
 	return ret ? ret : start_server(r);
 }

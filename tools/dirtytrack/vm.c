@@ -282,9 +282,7 @@ static int begin(struct qmp *qmp, const char *command, int ours, int *fd)
 		msg_errno(ret, "pipe");
 		return ret;
 	}
-	ret = ignore_shared(qmp);
-	if (!ret)
-		ret = give_fd(qmp, fds[!ours]);
+	ret = give_fd(qmp, fds[!ours]);
 	/* So that QEMU's is the last one, and its end ours. */
 	close(fds[!ours]);
 	if (!ret)
@@ -300,8 +298,10 @@ static int begin(struct qmp *qmp, const char *command, int ours, int *fd)
 int vm_save(struct qmp *qmp, int fd, uint64_t *size, double timeout)
 {
 	double deadline = now() + timeout;
-	int from, ret = begin(qmp, "migrate", READ_END, &from);
+	int from, ret = ignore_shared(qmp);
 
+	if (!ret)
+		ret = begin(qmp, "migrate", READ_END, &from);
 	if (ret)
 		return ret;
 	ret = read_pipe(from, fd, size, deadline);
@@ -313,6 +313,11 @@ void vm_cancel(struct qmp *qmp)
 {
 	qmp_set_cancel(qmp, NULL);
 	qmp_command(qmp, "migrate_cancel", NULL);
+}
+
+int vm_prepare_load(struct qmp *qmp)
+{
+	return ignore_shared(qmp);
 }
 
 int vm_load(struct qmp *qmp, int fd, uint64_t size, double timeout)

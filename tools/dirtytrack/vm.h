@@ -36,7 +36,11 @@ void vm_memory_free(struct vm_memory *memory, unsigned int nr);
 int vm_save(struct qmp *qmp, int fd, uint64_t *size, double timeout);
 /* Give up, if it is still at it. */
 void vm_cancel(struct qmp *qmp);
-/* Load it, in a QEMU that waits for it (-incoming defer).  The same. */
+/*
+ * Load it, in a QEMU that waits for it (-incoming defer).  The same.  What can be said to
+ * it before is: the guest stands still meanwhile.
+ */
+int vm_prepare_load(struct qmp *qmp);
 int vm_load(struct qmp *qmp, int fd, uint64_t size, double timeout);
 
 #endif
