@@ -121,7 +121,7 @@ guest_is()
 	local i
 
 	# What is being killed, or given up, takes its time.
-	for ((i = 0; i < 100; i++)); do
+	for ((i = 0; i < 300; i++)); do
 		"guest_$1" && break
 		sleep 0.1
 	done
