@@ -5,9 +5,10 @@
 # to another one and back, over a Unix socket and over TCP with TLS.  It checks its own
 # memory, see tools/demo/workload.c; its console shows whether a tick was lost.
 #
-# HOPS says how often, 4 unless given, 20 with DIRTYTRACK_FULL. ACCEL is kvm unless
-# given. "make -C tools check-qemu" runs it without a module, all but the tracking being
-# real; see tools/tests/standin.c.
+# HOPS says how often, 2 unless given, 20 with DIRTYTRACK_FULL, which also has it refuse to
+# go, and slowed down so that it can; a kernel that checks itself makes fewer. ACCEL is
+# kvm unless given. "make -C tools check-qemu" runs it without a module, all but the
+# tracking being real; see tools/tests/standin.c.
 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,13 +18,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 export DIRTYTRACK=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
 built=${OUTPUT:-$here/../build/selftests}
 export GUEST=${GUEST:-$here/../build/demo}
-hops=${HOPS:-$([ -n "${DIRTYTRACK_FULL:-}" ] && echo 20 || echo 4)}
+full=${DIRTYTRACK_FULL:-}
+hops=${HOPS:-2}
+[ -z "$full" ] || [ -n "${HOPS:-}" ] || hops=$((20 / ${DIRTYTRACK_SLOW:-1}))
 
-# On two slots, which are moved together: the workload fits into neither.
-ram_mib=96
-more_mib=64
+# On two slots, which are moved together: what is left of one has no room for the workload.
+ram_mib=64
+more_mib=32
 pages=$(((ram_mib + more_mib) * 256))
-workload="72 2000"
+workload="24 1000"
 
 accel=${ACCEL:-kvm}
 cpu=max
@@ -42,7 +45,7 @@ command -v nbdkit >/dev/null || bail_out "nbdkit is not installed"
 dir=$(mktemp -d)
 cd "$dir"
 # The guest's process, and that of the one it came from.
-vm= old=
+vm='' old=''
 clean_up()
 {
 	[ -z "$old" ] || kill "$old" 2>/dev/null || :
@@ -71,13 +74,19 @@ tick()
 
 has_ticked()
 {
-	kill -0 "$vm" && [ "$(tick 2)" -ge "$1" ]
+	kill -0 "$vm" 2>/dev/null && [ "$(tick 2)" -ge "$1" ]
 }
 
 is_well()
 {
-	[ "$("$built/qmp" "vm$hop/qmp2" query-status | grep -c '"running": true')" = 1 ] &&
-		wait_for 60 has_ticked $(($(tick 2) + 2)) && [ "$(tick 8)" = 0 ]
+	local status before
+
+	status=$("$built/qmp" "vm$hop/qmp2" query-status)
+	before=$(tick 2)
+	grep -q '"running": true' <<<"$status" && wait_for 60 has_ticked $((before + 2)) &&
+		[ "$(tick 8)" = 0 ] && return
+	note "$SECONDS s: $status; tick $before, now $(console | tail -n 2)"
+	return 1
 }
 
 no_tick_is_lost()
@@ -110,31 +119,46 @@ receiver()
 
 is_waiting()
 {
-	kill -0 "$new" && grep -qs "waiting for a guest" "receive$hop.out"
+	kill -0 "$new" && grep -qs "waiting for a guest" "$said"
 }
 
-# moves URI RECEIVE_OPTION...: to the next QEMU.
-moves()
+# waiting RECEIVE_OPTION...: the next QEMU is.
+waiting()
 {
-	local uri=$1 from=$hop status=0
+	said=receive$((hop + 1)).out
+	rm -f "$said"
+	mkdir -p "vm$((hop + 1))"
+	receiver "$((hop + 1))" "$@" >"$said" 2>&1 &
+	new=$!
+	wait_for 60 is_waiting || { kill "$new"; return 1; }
+}
+
+# migrate STATUS OPTION... URI: there, which ends with that status.
+migrate()
+{
+	local want=$1 status=0
 
 	shift
-	hop=$((hop + 1))
-	mkdir "vm$hop"
-	receiver "$hop" "$@" >"receive$hop.out" 2>&1 &
-	new=$!
+	within 150 "$DIRTYTRACK" migrate --qmp "vm$hop/qmp" --answer 60 \
+		"ram$hop=ram$((hop + 1))" "more$hop=more$((hop + 1))" "$@" >migrate.out 2>&1 ||
+		status=$?
+	[ "$status" = "$want" ] || note "status $status, not $want: $(cat migrate.out "$said")"
+	[ "$status" = "$want" ]
+}
+
+# is_moved MIGRATE_OPTION... URI: to the QEMU that waits.
+is_moved()
+{
+	migrate 0 --verify "$@" || return 1
 	old=$vm
-	wait_for 60 is_waiting || { kill "$new"; return 1; }
-	within 150 "$DIRTYTRACK" migrate --qmp "vm$from/qmp" --answer 60 --verify \
-		--downtime 2000 "ram$from=ram$hop" "more$from=more$hop" "$uri" >migrate.out 2>&1 || status=$?
-	[ "$status" = 0 ] || { cat migrate.out "receive$hop.out"; return 1; }
 	vm=$new
+	hop=$((hop + 1))
 	grep -q "^identical: $pages pages" migrate.out && wait_for 20 eval "! kill -0 $old 2>/dev/null"
 }
 
 hop=0
 printf 'user:%064d\n' 7 >psk
-plan $((3 + 2 * hops + 3))
+plan "$((4 + 2 * hops + (${#full} ? 5 : 0)))"
 
 mkdir vm0
 machine 0
@@ -143,45 +167,86 @@ vm=$!
 check "an unmodified QEMU boots a Debian kernel in a slot" wait_for 120 has_ticked 2
 [ "$ktap_failed" = 0 ] || bail_out "no guest: $(cat vm.out; console | tail -n 5)"
 
-# Half of its memory: the other half would be left behind.
-half_refused()
-{
-	receiver 1 --listen "unix:$dir/socket" >half.out 2>&1 &
-	local half=$! status=0
+socket="nbd+unix:///?socket=$dir/socket"
 
-	wait_for 60 grep -qs "waiting for a guest" half.out
-	within 60 "$DIRTYTRACK" migrate --qmp vm0/qmp ram0=ram1 \
-		"nbd+unix:///?socket=$dir/socket" 2>refused.out || status=$?
-	kill "$half"
-	wait "$half" 2>/dev/null || :
-	[ "$status" = 1 ] && grep -q "memory more: it is shared and not moved" refused.out && is_well
-}
-
-refused()
+without_receiver()
 {
 	! within 60 "$DIRTYTRACK" migrate --qmp vm0/qmp "nbd+unix:///?socket=$dir/none" \
 		2>refused.out && is_well
 }
-check "without a receiver it stays and is well" refused
-mkdir vm1
-check "without half of its memory it stays and is well" half_refused
-rm -rf vm1
-# Those of the stand-in are files.
-[ -z "${DIRTYTRACK_STANDIN:-}" ] || rm -f "$DIRTYTRACK_STANDIN"/{ram,more}1*
+
+# The other half would be left behind.
+half_refused()
+{
+	local status=0
+
+	waiting --listen "unix:$dir/socket" || return 1
+	within 60 "$DIRTYTRACK" migrate --qmp vm0/qmp ram0=ram1 "$socket" 2>refused.out || status=$?
+	kill "$new"
+	wait "$new" 2>/dev/null || :
+	[ "$status" = 1 ] && grep -q "memory more: it is shared and not moved" refused.out && is_well
+}
+
+# It writes as fast as it is copied.
+slow_link=(--max-bandwidth 4M --downtime 500)
+
+does_not_converge()
+{
+	waiting --listen "unix:$dir/socket" || return 1
+	migrate 3 "${slow_link[@]}" --timeout 5 "$socket" && wait_for 20 eval "! kill -0 $new 2>/dev/null" &&
+		is_well
+}
+
+new_receiver()
+{
+	rm -rf vm1
+	# Slots of the stand-in are files.
+	[ -z "${DIRTYTRACK_STANDIN:-}" ] || rm -f "$DIRTYTRACK_STANDIN"/{ram,more}1*
+}
+
+if [ -n "$full" ]; then
+	check "without a receiver it stays and is well" without_receiver
+	check "without half of its memory it stays and is well" half_refused
+	new_receiver
+	check "a link too slow for it: given up in time, it stays and is well" does_not_converge
+	new_receiver
+fi
+
+by_unix_socket()
+{
+	waiting --listen "unix:$dir/socket" && is_moved --downtime 2000 "$socket"
+}
+
+by_tls()
+{
+	waiting --listen 127.0.0.1:10809 --tls-psk "$dir/psk" &&
+		is_moved --downtime 2000 "nbds://user@127.0.0.1:10809/?tls-psk-file=$dir/psk"
+}
+
+# moves NAME COMMAND...: it does, and is well there.
+moves()
+{
+	check "$1: memory identical" "${@:2}"
+	note "$(grep -E '^(downtime|identical)' migrate.out | paste -s -d ' ')"
+	[ "$ktap_failed" = 0 ] || bail_out "$(cat migrate.out "$said")"
+	check "$1: the guest is well" is_well
+}
 
 for ((i = 1; i <= hops; i++)); do
 	if ((i % 2)); then
-		check "hop $i: by a Unix socket, memory identical" moves \
-			"nbd+unix:///?socket=$dir/socket" --listen "unix:$dir/socket"
+		moves "hop $i, by a Unix socket" by_unix_socket
 	else
-		check "hop $i: by TCP with TLS, memory identical" moves \
-			"nbds://user@127.0.0.1:10809/?tls-psk-file=$dir/psk" \
-			--listen 127.0.0.1:10809 --tls-psk "$dir/psk"
+		moves "hop $i, by TCP with TLS" by_tls
 	fi
-	note "$(grep -E '^(downtime|identical)' migrate.out | paste -s -d ' ')"
-	[ "$ktap_failed" = 0 ] || { note "$(cat migrate.out "receive$hop.out")"; break; }
-	check "hop $i: the guest is well" is_well
 done
+
+# The stand-in has no limit for who does not ask for it.
+slowed_down()
+{
+	waiting --listen "unix:$dir/socket" &&
+		is_moved "${slow_link[@]}" --throttle auto --strict "$socket"
+}
+[ -z "$full" ] || moves "by a link too slow for it, the guest slowed down" slowed_down
 
 check "no tick was lost on the way" no_tick_is_lost
 check "no page was bad" [ "$(tick 8)" = 0 ]
