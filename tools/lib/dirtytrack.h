@@ -153,6 +153,73 @@ int dtrack_ring_take(struct dtrack_ring *ring,
 		     const struct dirtytrack_range **ranges);
 void dtrack_ring_close(struct dtrack_ring *ring);
 
+/* Flush */
+
+/* A page of the source that is all zero is as a hole. */
+#define DTRACK_FLUSH_ZEROES	(1U << 0)
+/* The holes of @from_fd are not read. */
+#define DTRACK_FLUSH_HOLES	(1U << 1)
+/* Holes become holes of @to_fd, instead of zeros in memory. */
+#define DTRACK_FLUSH_PUNCH	(1U << 2)
+/* A page that is equal already is not written. */
+#define DTRACK_FLUSH_SKIP_EQUAL	(1U << 3)
+/* Of what the restored pages are now: dtrack_checksum(). */
+#define DTRACK_FLUSH_CHECKSUM	(1U << 4)
+
+/**
+ * struct dtrack_flushed - what a flush did
+ * @next: first page that no thread has come to
+ * @copied: pages that were copied
+ * @zeroed: pages that were made holes, or zeros
+ * @equal: pages that were equal already
+ * @checksum: dtrack_checksum() of those pages, if it was asked for
+ * @threads: threads that did it, with the caller's
+ */
+struct dtrack_flushed {
+	uint64_t next;
+	uint64_t copied;
+	uint64_t zeroed;
+	uint64_t equal;
+	uint64_t checksum;
+	uint32_t threads;
+};
+
+/**
+ * struct dtrack_flush - what a flush is to do
+ * @from: source, mapped; not changed meanwhile
+ * @to: destination, mapped
+ * @npages: pages of both
+ * @bitmaps: pages that are dirty in either are restored; NULL is an empty one
+ * @flags: DTRACK_FLUSH_ flags
+ * @threads: how many there may be, with the caller's; 0 for as many as processors
+ * @from_fd: file that @from maps from its begin, for DTRACK_FLUSH_HOLES
+ * @to_fd: file that @to maps from its begin, for DTRACK_FLUSH_PUNCH
+ * @copy: copies pages, instead of memcpy(3) from @from to @to; or NULL
+ * @zero: makes pages zero, instead of memset(3) or DTRACK_FLUSH_PUNCH; or NULL
+ * @progress: called now and then, in the caller's thread; or NULL
+ * @opaque: for the callbacks
+ *
+ * A callback returns 0, or a negative errno value that ends the flush.  @copy and @zero
+ * are called by all threads.  @from and @to may be NULL where nothing uses them.
+ */
+struct dtrack_flush {
+	const void *from;
+	void *to;
+	uint64_t npages;
+	uint64_t *bitmaps[2];
+	uint32_t flags;
+	uint32_t threads;
+	int from_fd;
+	int to_fd;
+	int (*copy)(void *opaque, uint64_t first, uint64_t npages);
+	int (*zero)(void *opaque, uint64_t first, uint64_t npages);
+	int (*progress)(void *opaque, const struct dtrack_flushed *sofar);
+	void *opaque;
+};
+
+int dtrack_flush(const struct dtrack_flush *arg, struct dtrack_flushed *out);
+uint64_t dtrack_checksum(const void *memory, uint64_t first, uint64_t npages);
+
 /* Bitmaps */
 
 /* Words that a bitmap of @nbits bits takes. */
