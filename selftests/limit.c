@@ -433,6 +433,9 @@ TEST_F(limit, counts_pages)
 	}
 	test_limit(self->l.log, 100000);
 	test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
+	/* Mapped, so that they could be granted with their neighbour. */
+	for (__u64 n = 64; n < 128; n++)
+		page_read(self->l.mem, n);
 	grants = slot_info(self->l.slot).out_grants;
 	for (__u64 n = 70; n < 75; n++) {
 		page_write(self->l.mem, n, 7);
@@ -553,7 +556,7 @@ static void expect_no_lock_held(struct __test_metadata *_metadata,
 		pid_t pid;
 
 		wait_for_waiters(l);
-		for (int k = 0; k < 20; k++) {
+		for (int k = 0; k < 20 && worst < AT_ONCE; k++) {
 			void *p;
 
 			start = now();

@@ -800,6 +800,7 @@ struct wakeups_thread {
 	struct wakeups *w;
 	enum sleep_by sleep_by;
 	enum write_by write_by;
+	unsigned int burst;	/* less than so many writes before he waits */
 	pthread_t thread;
 };
 
@@ -869,7 +870,7 @@ static void *wakeups_writer(void *arg)
 	while (!w->stop) {
 		double end = now() + 20;
 
-		for (__u64 n = next_random(&random) % 24; n; n--) {
+		for (__u64 n = next_random(&random) % t->burst; n; n--) {
 			wakeups_write(w, t->write_by, next_random(&random) >> 20);
 			for (__u64 k = next_random(&random) % 512; k; k--)
 				asm volatile("pause");
@@ -884,46 +885,58 @@ static void *wakeups_writer(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(wakeups, none_is_lost, 4000)
+/* Writers from way @first on, each with bursts of less than @burst writes. */
+static void wakeups_run(struct __test_metadata *_metadata, struct wakeups *w,
+			enum sleep_by by, enum write_by first, unsigned int burst)
 {
-	struct wakeups_thread consumer = { &self->w, .sleep_by = variant->by };
+	struct wakeups_thread consumer = { w, .sleep_by = by };
 	struct wakeups_thread writers[WRITE_BYS];
 	double start = now(), seconds = race_seconds(2);
 	__u64 cycles, random = 1;
 
 	ASSERT_EQ(0, pthread_create(&consumer.thread, NULL, wakeups_consumer, &consumer));
-	for (int i = 0; i < WRITE_BYS; i++) {
-		writers[i] = (struct wakeups_thread){ &self->w, .write_by = i };
+	for (int i = first; i < WRITE_BYS; i++) {
+		writers[i] = (struct wakeups_thread){ w, .write_by = i, .burst = burst };
 		ASSERT_EQ(0, pthread_create(&writers[i].thread, NULL, wakeups_writer,
 					    &writers[i]));
 	}
-	while (!self->w.stop &&
-	       (now() < start + seconds ||
-		(self->w.cycles < 200 && now() < start + 60 * test_slowness())))
+	while (!w->stop && (now() < start + seconds ||
+			    (w->cycles < 200 && now() < start + 60 * test_slowness())))
 		usleep(20000);
-	cycles = self->w.cycles;
-	self->w.stop = true;
-	for (int i = 0; i < WRITE_BYS; i++)
+	cycles = w->cycles;
+	w->stop = true;
+	for (int i = first; i < WRITE_BYS; i++)
 		pthread_join(writers[i].thread, NULL);
-	if (self->w.lost) {
+	if (w->lost) {
 		TH_LOG("the consumer slept on after %llu turns, with entries to read",
 		       cycles);
 		/* Nothing would end him. */
 		_exit(KSFT_FAIL);
 	}
 	/* Whatever his watermark is: to the end of the ring, and beyond. */
-	while (!self->w.ended)
-		wakeups_write(&self->w, BY_PWRITE, next_random(&random) >> 20);
+	while (!w->ended)
+		wakeups_write(w, BY_PWRITE, next_random(&random) >> 20);
 	pthread_join(consumer.thread, NULL);
 
 	fprintf(stderr, "# woken %llu times, %llu of them for nothing; %llu entries, %llu overflows\n",
-		cycles, (__u64)self->w.idle, self->w.r.taken, ring_overflows(&self->w.r) - 1);
+		cycles, (__u64)w->idle, w->r.taken, ring_overflows(&w->r) - 1);
 	EXPECT_LE(200, cycles) {
 		TH_LOG("too few to prove anything");
 	}
-	EXPECT_EQ(0, self->w.idle) {
+	EXPECT_EQ(0, w->idle) {
 		TH_LOG("poll said there was something, and there was not");
 	}
+}
+
+TEST_F_TIMEOUT(wakeups, none_is_lost, 4000)
+{
+	wakeups_run(_metadata, &self->w, variant->by, 0, 24);
+}
+
+/* Nobody pushes after the one whose push the consumer does not wait for. */
+TEST_F_TIMEOUT(wakeups, none_is_lost_of_the_last, 4000)
+{
+	wakeups_run(_metadata, &self->w, variant->by, BY_PWRITE, 4);
 }
 
 /* ---- an entry is there before the write that it is about ---- */
@@ -1005,7 +1018,7 @@ TEST_F_TIMEOUT(ring, entry_before_the_write_two_mappings, 4000)
 struct counter {
 	char *mem;
 	unsigned int id;
-	__u64 npages, random;
+	__u64 npages, stride, random;
 	_Atomic bool *stop;
 	_Atomic __u64 *done;
 	pthread_t thread;
@@ -1019,28 +1032,29 @@ static void *counter_run(void *arg)
 		__u64 page = next_random(&c->random) % c->npages;
 		__u64 n = c->done[page] + 1;
 
-		((volatile __u64 *)page_at(c->mem, page))[c->id] = n;
+		((volatile __u64 *)page_at(c->mem, page * c->stride))[c->id] = n;
 		atomic_store_explicit(&c->done[page], n, memory_order_release);
 	}
 	return NULL;
 }
 
+/* The writers share @npages pages, every @stride-th of the slot. */
 static void count(struct __test_metadata *_metadata, struct ring *r, int slot, char *mem,
-		  __u64 npages)
+		  __u64 npages, __u64 stride)
 {
 	_Atomic bool stop = false;
 	struct counter counters[COUNTERS];
-	__u64 *got = bitmap_alloc(npages), rounds = 0, lost = 0, written = 0;
+	__u64 *got = bitmap_alloc(NPAGES), rounds = 0, lost = 0, written = 0;
 	__u64 *before = calloc(npages * COUNTERS, sizeof(*before));
 	__u64 *copy = calloc(npages * COUNTERS, sizeof(*copy));
-	char *second = test_map(slot, 0, npages);
+	char *second = test_map(slot, 0, NPAGES);
 	double end = now() + race_seconds(2);
 	bool last;
 
 	for (int i = 0; i < COUNTERS; i++) {
 		counters[i] = (struct counter){
 			.mem = i == COUNTERS - 1 ? second : mem,
-			.id = i, .npages = npages, .stop = &stop,
+			.id = i, .npages = npages, .stride = stride, .stop = &stop,
 			.random = 521288629ULL * (i + 1),
 			.done = calloc(npages, sizeof(_Atomic __u64)),
 		};
@@ -1058,10 +1072,10 @@ static void count(struct __test_metadata *_metadata, struct ring *r, int slot, c
 			before[k] = atomic_load_explicit(
 				&counters[k % COUNTERS].done[k / COUNTERS],
 				memory_order_acquire);
-		bitmap_zero(got, npages);
+		bitmap_zero(got, NPAGES);
 		ASSERT_EQ(0, _ring_take(r, got));
 		for (__u64 k = 0; k < npages * COUNTERS; k++) {
-			__u64 page = k / COUNTERS;
+			__u64 page = k / COUNTERS * stride;
 
 			if (bit_test(got, page))
 				copy[k] = ((volatile __u64 *)page_at(mem, page))[k % COUNTERS];
@@ -1085,18 +1099,25 @@ static void count(struct __test_metadata *_metadata, struct ring *r, int slot, c
 	free(got);
 	free(before);
 	free(copy);
-	test_unmap(second, npages);
+	test_unmap(second, NPAGES);
 }
 
 TEST_F_TIMEOUT(ring, writers_share_few_pages, 4000)
 {
-	count(_metadata, &self->r, self->slot, self->mem, 4);
+	count(_metadata, &self->r, self->slot, self->mem, 4, 1);
+	EXPECT_GE(2, self->r.harvests);
+}
+
+/* So far apart that none is protected because others are. */
+TEST_F_TIMEOUT(ring, writers_share_scattered_pages, 4000)
+{
+	count(_metadata, &self->r, self->slot, self->mem, 4, NPAGES / 4);
 	EXPECT_GE(2, self->r.harvests);
 }
 
 TEST_F_TIMEOUT(ring, writers_share_many_pages, 4000)
 {
-	count(_metadata, &self->r, self->slot, self->mem, NPAGES);
+	count(_metadata, &self->r, self->slot, self->mem, NPAGES, 1);
 	/* It was the smallest ring. */
 	EXPECT_LT(10, self->r.harvests);
 }
