@@ -126,6 +126,18 @@ static inline u64 dt_bitmap_word(const struct dt_bitmap *bm, u64 word)
 }
 
 /**
+ * dt_bitmap_test - is a bit set?
+ * @bm: the bitmap
+ * @bit: its index
+ *
+ * Return: true if so.
+ */
+static inline bool dt_bitmap_test(const struct dt_bitmap *bm, u64 bit)
+{
+	return dt_bitmap_word(bm, bit / DT_WORD_BITS) >> bit % DT_WORD_BITS & 1;
+}
+
+/**
  * dt_word_mask - the bits of a word that lie in a range
  * @word: index of the word
  * @first: first bit of the range

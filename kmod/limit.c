@@ -46,8 +46,7 @@ void dt_limit_init(struct dt_limit *limit)
 /* Is the page writable already, and so paid for? */
 static bool dt_limit_open(struct dt_slot *slot, pgoff_t pgoff)
 {
-	return dt_bitmap_word(&slot->open, pgoff / DT_WORD_BITS) >>
-	       (pgoff % DT_WORD_BITS) & 1;
+	return dt_bitmap_test(&slot->open, pgoff);
 }
 
 /* How far apart turns are; there must be a limit. */

@@ -6,33 +6,31 @@
  * back makes it writable without a fault (can_change_pte_writable()).  Nor is one
  * that is clean but writable.
  *
- * Where there are few mappings, each PTE is made both at once, under its table's lock:
- * a run is settled by one pass.  A PTE that was not there when the pass came by was
- * copied or moved since, for the pass sees the original before the copy: fork() inserts
- * the child's VMA behind its parent's, before it copies, and mremap() takes the lock of
- * the walk where the order is another.  So it is as the original was: protected.
+ * The kernel's passes (mm/mapping_dirty_helpers.c) do one of the two each, and flush
+ * TLBs for what they changed, which a module cannot.  Each takes the page-table locks
+ * anew, so between them mprotect() can undo what the one did, or a grant come in.
  *
- * What a module cannot do is flush TLBs.  But a write-protect pass of the kernel's
- * (mm/mapping_dirty_helpers.c) flushes all of its range, for the sake of whoever has
- * changed PTEs in it and not flushed yet, if somebody says that he has
- * (mm_tlb_flush_nested()).  So we do, and let it follow, with nothing to protect.
+ * First comes their write-protect pass.  Then, where there are few mappings, a pass of
+ * our own takes the dirty bits.  A PTE that it finds read-only while nobody has a flush
+ * of that address space pending (mm_tlb_flush_pending(): who changes PTEs and flushes
+ * later has said so before he takes the lock) is in no TLB as writable: once it is clean
+ * it is settled, and nothing has to be flushed for that.  One that it finds writable and
+ * open was granted meanwhile: it stays, and its dirty bit with it, which is reported now
+ * as it may be older.
  *
- * Elsewhere the kernel's passes do it all: where there are many mappings, where a
- * secondary MMU follows, which they tell, and where userfaultfd write-protects.  Each
- * pass protects or cleans, and takes the page
- * table locks anew, so between them mprotect() can undo what the one did, or a
- * grant come in.
- *
- * Then a run is settled when a clean pass that follows a write-protect pass finds nothing
+ * Where it finds another, and where it may not go (many mappings; a secondary MMU follows,
+ * or userfaultfd write-protects), the kernel's clean pass follows.  A run is settled
+ * when a clean pass that follows a write-protect pass finds nothing
  * dirty.  Take any PTE.  It was read-only when the write-protect pass had been there.
  * Had it been dirty then, it would have been so at the clean pass: only our clean
  * passes clean PTEs, or a zap, which moves the bit to PG_dirty, where gather looks.
- * So it was read-only and clean.  Written pages are dirty: so another clean pass goes
- * first and takes what there is, and this one sees only what was written between
- * that and the write-protect pass.
+ * So it was clean and read-only: protected.  In a quiet run this takes one round, if
+ * a clean pass goes first and takes what there is.
  *
- * Of a PTE that was not there when the write-protect pass came by, both passes see the
- * original before the copy, as above.  A moved one is as the original was.  A copy
+ * Of a PTE that was not there when the passes came by, they saw the original before
+ * the copy: fork() inserts the child's VMA behind its parent's, before it copies, and
+ * mremap() takes the lock of the walk where the order is another.  A moved one is as
+ * the original was.  A copy
  * can be writable if mprotect() has made the original so; then that was dirty,
  * and the clean pass did not find it so only if it was zapped.  The caller sees such
  * copies, and opens the run again.
@@ -46,9 +44,9 @@
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
-#include <linux/sched/mm.h>
 
 #include "compat/compat.h"
+#include "dirtytrack.h"
 #include "protect.h"
 #include "table.h"
 
@@ -59,46 +57,52 @@
 #define DT_WP_MAPPINGS 8
 
 /**
- * struct dt_wp_once - a pass of our own at work
+ * struct dt_wp_take - a pass of our own at work
+ * @slot: the slot
  * @base: page that bit 0 of @dirty stands for
  * @dirty: gets the dirty bits of the PTEs
- * @changed: some PTE was
+ * @settled: all PTEs so far are protected or open
  * @mm: the address space that it is at
  * @end: address up to which it does the PTEs of the table that it is at
  * @pgoff: page of the first
- * @mms: whose TLBs are to be flushed for it; one for each mapping
- * @nr: their number
  */
-struct dt_wp_once {
+struct dt_wp_take {
+	struct dt_slot *slot;
 	pgoff_t base;
 	unsigned long *dirty;
-	bool changed;
+	bool settled;
 	struct mm_struct *mm;
 	unsigned long end;
 	pgoff_t pgoff;
-	struct mm_struct *mms[DT_WP_MAPPINGS];
-	int nr;
 };
 
-/* Protects the PTEs of one table, from @address on. */
-static void dt_wp_table(pte_t *ptep, unsigned long address, void *data)
+/* Takes the dirty bits of the PTEs of one table, from @address on. */
+static void dt_wp_take_table(pte_t *ptep, unsigned long address, void *data)
 {
-	struct dt_wp_once *once = data;
-	struct mm_struct *mm = once->mm;
-	unsigned long end = once->end;
-	pgoff_t pgoff = once->pgoff;
+	struct dt_wp_take *take = data;
+	struct mm_struct *mm = take->mm;
+	unsigned long end = take->end;
+	pgoff_t pgoff = take->pgoff;
 
+	if (mm_tlb_flush_pending(mm)) {
+		take->settled = false;
+		return;
+	}
 	for (; address < end; address += PAGE_SIZE, ptep++, pgoff++) {
 		pte_t pte = ptep_get(ptep);
 
-		if (!pte_present(pte) || !(pte_write(pte) || pte_dirty(pte)))
+		if (!pte_present(pte))
 			continue;
-		/* The processor may set its dirty bit until it is gone. */
-		pte = ptep_get_and_clear(mm, address, ptep);
 		if (pte_dirty(pte))
-			__set_bit(pgoff - once->base, once->dirty);
-		set_pte_at(mm, address, ptep, pte_wrprotect(pte_mkclean(pte)));
-		once->changed = true;
+			__set_bit(pgoff - take->base, take->dirty);
+		if (pte_write(pte)) {
+			if (!dt_bitmap_test(&take->slot->open, pgoff))
+				take->settled = false;
+		} else if (pte_dirty(pte)) {
+			/* The processor may set other bits until it is gone. */
+			pte = ptep_get_and_clear(mm, address, ptep);
+			set_pte_at(mm, address, ptep, pte_mkclean(pte));
+		}
 	}
 }
 
@@ -119,8 +123,8 @@ static pmd_t *dt_pmd_of(struct mm_struct *mm, unsigned long address)
 	return pmd_offset(pud, address);
 }
 
-static void dt_wp_mapping(struct dt_wp_once *once, struct vm_area_struct *vma,
-			  pgoff_t first, pgoff_t end)
+static void dt_wp_take_mapping(struct dt_wp_take *take, struct vm_area_struct *vma,
+			       pgoff_t first, pgoff_t end)
 {
 	pgoff_t pgoff = max(first, vma->vm_pgoff);
 	unsigned long address, stop;
@@ -130,20 +134,20 @@ static void dt_wp_mapping(struct dt_wp_once *once, struct vm_area_struct *vma,
 		return;
 	address = vma->vm_start + ((pgoff - vma->vm_pgoff) << PAGE_SHIFT);
 	stop = address + ((end - pgoff) << PAGE_SHIFT);
-	once->mm = vma->vm_mm;
-	for (; address < stop; address = once->end) {
+	take->mm = vma->vm_mm;
+	for (; address < stop; address = take->end) {
 		pmd_t *pmd = dt_pmd_of(vma->vm_mm, address);
 
-		once->end = min((address & PMD_MASK) + PMD_SIZE, stop);
-		once->pgoff = pgoff;
+		take->end = min((address & PMD_MASK) + PMD_SIZE, stop);
+		take->pgoff = pgoff;
 		if (pmd)
-			dt_table_apply(vma->vm_mm, pmd, address, dt_wp_table, once);
-		pgoff += (once->end - address) >> PAGE_SHIFT;
+			dt_table_apply(vma->vm_mm, pmd, address, dt_wp_take_table, take);
+		pgoff += (take->end - address) >> PAGE_SHIFT;
 	}
 }
 
-/* May a pass of our own do these mappings? */
-static bool dt_wp_may_once(struct address_space *mapping)
+/* May a pass of our own do these mappings, whose lock is held? */
+static bool dt_wp_may_take(struct address_space *mapping)
 {
 	struct rb_node *node;
 	int nr = 0;
@@ -159,41 +163,42 @@ static bool dt_wp_may_once(struct address_space *mapping)
 	return true;
 }
 
+static bool dt_wp_few(struct address_space *mapping)
+{
+	bool may;
+
+	i_mmap_lock_read(mapping);
+	may = dt_wp_may_take(mapping);
+	i_mmap_unlock_read(mapping);
+	return may;
+}
+
 /*
- * Protects a run in one pass over all mappings.
+ * Takes the dirty bits of a run that was write-protected, in all mappings.
  *
  * Page tables stay while their VMA is in the tree, which only who has its lock for
  * writing takes it out of, but for those that may go at any time (table.h).
  *
- * Return: false if the kernel's passes have to do it.
+ * Return: true if the run is settled.
  */
-static bool dt_wp_once(struct address_space *mapping, pgoff_t first, pgoff_t npages,
+static bool dt_wp_take(struct address_space *mapping, pgoff_t first, pgoff_t npages,
 		       pgoff_t base, unsigned long *dirty)
 {
-	struct dt_wp_once once = { .base = base, .dirty = dirty };
+	struct dt_wp_take take = {
+		.slot = dt_inode_slot(mapping->host),
+		.base = base,
+		.dirty = dirty,
+	};
 	struct rb_node *node;
-	bool may;
 
 	i_mmap_lock_read(mapping);
-	may = dt_wp_may_once(mapping);
-	node = may ? rb_first_cached(&mapping->i_mmap) : NULL;
-	for (; node; node = rb_next(node)) {
-		struct vm_area_struct *vma;
-
-		vma = rb_entry(node, struct vm_area_struct, shared.rb);
-		mmgrab(vma->vm_mm);
-		inc_tlb_flush_pending(vma->vm_mm);
-		once.mms[once.nr++] = vma->vm_mm;
-		dt_wp_mapping(&once, vma, first, first + npages);
-	}
+	take.settled = dt_wp_may_take(mapping);
+	node = take.settled ? rb_first_cached(&mapping->i_mmap) : NULL;
+	for (; node; node = rb_next(node))
+		dt_wp_take_mapping(&take, rb_entry(node, struct vm_area_struct, shared.rb),
+				   first, first + npages);
 	i_mmap_unlock_read(mapping);
-	if (once.changed)
-		wp_shared_mapping_range(mapping, first, npages);
-	while (once.nr) {
-		dec_tlb_flush_pending(once.mms[--once.nr]);
-		mmdrop(once.mms[once.nr]);
-	}
-	return may;
+	return take.settled;
 }
 
 static unsigned long dt_clean_record(struct address_space *mapping, pgoff_t first,
@@ -215,13 +220,15 @@ static void dt_wp_clean(struct address_space *mapping, pgoff_t first, pgoff_t np
 static bool dt_wp_run(struct address_space *mapping, pgoff_t first, pgoff_t npages,
 		      pgoff_t base, unsigned long *dirty)
 {
+	bool few = dt_wp_few(mapping);
 	int i;
 
-	if (dt_wp_once(mapping, first, npages, base, dirty))
-		return true;
-	dt_clean_record(mapping, first, npages, base, dirty);
+	if (!few)
+		dt_clean_record(mapping, first, npages, base, dirty);
 	for (i = 0; i < DT_WP_ROUNDS; i++) {
 		wp_shared_mapping_range(mapping, first, npages);
+		if (few && dt_wp_take(mapping, first, npages, base, dirty))
+			return true;
 		if (!dt_clean_record(mapping, first, npages, base, dirty))
 			return true;
 	}
