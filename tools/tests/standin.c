@@ -4,13 +4,13 @@
  * none.  It is linked under the command with --wrap, and answers its ioctls.
  *
  *	$DIRTYTRACK_STANDIN/NAME	a slot: its memory, a file to be mapped
- *	$DIRTYTRACK_STANDIN/NAME.dirty	a bit for each page of it
+ *	$DIRTYTRACK_STANDIN/NAME.dirty	a bit for each page of it that was written
+ *	$DIRTYTRACK_STANDIN/NAME.dirtyN	one of its logs, locked by whose it is
  *	$DIRTYTRACK_STANDIN/NAME.limit	pages a second, for the writer to keep to
  *
  * Who writes to the memory sets the bit after the write, atomically; what the module
- * finds out, writers declare here.  A harvest takes bits as the module does, so the
- * guarantee holds word for word.  There is one log: a second one would take bits from
- * the first, so it is refused while the first is open.
+ * finds out, writers declare here.  A harvest moves what was declared to all logs, then
+ * takes bits out of its own, as the module does, so the guarantee holds word for word.
  *
  * For writers that declare nothing, as a real QEMU, $DIRTYTRACK_STANDIN_ALL has every
  * page in the log whenever somebody begins to look.
@@ -41,6 +41,7 @@ int __real_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 
 #define PAGE DTRACK_PAGE_SIZE
+#define MAX_LOGS 4
 #define MAX_CALL (64 * 1024)	/* pages of one harvest: callers must call again */
 
 static int fail(int err)
@@ -159,12 +160,110 @@ static uint64_t same_state(int slot, uint64_t page, uint64_t end, bool *hole)
 	return (uint64_t)next / PAGE < end ? (uint64_t)next / PAGE : end;
 }
 
+/* What writers declare of a slot, and its logs, which are made as they are needed. */
+struct declared {
+	char path[PATH_MAX];	/* of the slot */
+	uint64_t npages;
+	int fd;
+	_Atomic uint64_t *words;
+	_Atomic uint64_t *logs[MAX_LOGS];
+};
+
+static _Atomic uint64_t *map_words(int fd, uint64_t npages)
+{
+	void *addr = mmap(NULL, dtrack_bitmap_words(npages) * 8,
+			  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (addr == MAP_FAILED)
+		abort();
+	return addr;
+}
+
+static void declared_open(struct declared *d, const char *slot, uint64_t npages)
+{
+	char path[PATH_MAX + 8];
+
+	memset(d, 0, sizeof(*d));
+	strcpy(d->path, slot);
+	d->npages = npages;
+	snprintf(path, sizeof(path), "%s.dirty", slot);
+	d->fd = __real_open64(path, O_RDWR | O_CLOEXEC);
+	if (d->fd < 0)
+		abort();
+	d->words = map_words(d->fd, npages);
+}
+
+static void declared_close(struct declared *d)
+{
+	size_t size = dtrack_bitmap_words(d->npages) * 8;
+	int n;
+
+	for (n = 0; n < MAX_LOGS; n++)
+		if (d->logs[n])
+			munmap((void *)d->logs[n], size);
+	munmap((void *)d->words, size);
+	close(d->fd);
+}
+
+/* The @nth log of a slot, if there has been one. */
+static _Atomic uint64_t *map_log(const struct declared *d, int nth)
+{
+	_Atomic uint64_t *words = NULL;
+	char path[PATH_MAX + 16];
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s.dirty%d", d->path, nth);
+	fd = __real_open64(path, O_RDWR | O_CLOEXEC);
+	/* It may be of a slot of this name that was smaller. */
+	if (fd >= 0 && !fstat(fd, &st) &&
+	    (uint64_t)st.st_size >= dtrack_bitmap_words(d->npages) * 8)
+		words = map_words(fd, d->npages);
+	if (fd >= 0)
+		close(fd);
+	return words;
+}
+
+/* One collects at a time, and nobody makes a log. */
+static void declared_lock(struct declared *d)
+{
+	if (flock(d->fd, LOCK_EX) < 0)
+		abort();
+}
+
+static void declared_unlock(struct declared *d)
+{
+	flock(d->fd, LOCK_UN);
+}
+
+/* Move what was declared of the pages to all logs. */
+static void collect(struct declared *d, uint64_t first, uint64_t npages)
+{
+	uint64_t end = dtrack_bitmap_words(first + npages), i = first / 64;
+	int n;
+
+	while (i < end && !atomic_load(&d->words[i]))
+		i++;
+	for (n = 0; i < end && n < MAX_LOGS; n++)
+		if (!d->logs[n])
+			d->logs[n] = map_log(d, n);
+	for (; i < end; i++) {
+		uint64_t word = atomic_load(&d->words[i]) ?
+				atomic_exchange(&d->words[i], 0) : 0;
+
+		for (n = 0; word && n < MAX_LOGS; n++)
+			if (d->logs[n])
+				atomic_fetch_or(&d->logs[n][i], word);
+	}
+}
+
 /* A log is the bitmap file; it finds its slot by its name. */
 struct log {
 	ino_t id;
 	_Atomic uint64_t *words;
 	uint64_t npages;
 	int slot;
+	struct declared *declared;
 };
 
 /* Kept until the process ends: to map one for each call would be most of the call. */
@@ -200,6 +299,10 @@ static int log_find(int fd, struct log *log)
 			  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (log->words == MAP_FAILED || nr_logs == sizeof(logs) / sizeof(*logs))
 		abort();
+	log->declared = malloc(sizeof(*log->declared));
+	if (!log->declared)
+		abort();
+	declared_open(log->declared, path, log->npages);
 	logs[nr_logs++] = *log;
 	return 0;
 }
@@ -212,6 +315,16 @@ static int log_attach(int fd, struct log *log)
 	ret = log_find(fd, log);
 	pthread_mutex_unlock(&logs_lock);
 	return ret;
+}
+
+/* So that the log has what was written to the pages. */
+static void log_collect(struct log *log, uint64_t first, uint64_t npages)
+{
+	pthread_mutex_lock(&logs_lock);
+	declared_lock(log->declared);
+	collect(log->declared, first, npages);
+	declared_unlock(log->declared);
+	pthread_mutex_unlock(&logs_lock);
 }
 
 /* The process has one log, and so one ring. */
@@ -265,27 +378,50 @@ static void ring_push(uint64_t page)
 		r->overflows++;
 }
 
+/* A log that is nobody's, of zeroes. */
+static int take_log(const char *slot, uint64_t npages)
+{
+	char path[PATH_MAX + 16];
+	int n, fd;
+
+	for (n = 0; n < MAX_LOGS; n++) {
+		snprintf(path, sizeof(path), "%s.dirty%d", slot, n);
+		fd = __real_open64(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return -1;
+		if (!flock(fd, LOCK_EX | LOCK_NB)) {
+			if (ftruncate(fd, 0) < 0 ||
+			    ftruncate(fd, dtrack_bitmap_words(npages) * 8) < 0)
+				abort();
+			return fd;
+		}
+		close(fd);
+	}
+	return fail(ENOSPC);
+}
+
 static int log_create(int slot, struct dirtytrack_log_create *arg)
 {
-	char path[PATH_MAX + 8];
-	struct log log;
 	uint64_t page, end, i;
+	char path[PATH_MAX];
+	struct declared declared;
+	struct stat st;
+	struct log log;
 	bool hole;
 	int fd;
 
-	if (!path_of(slot, path))
+	if (!path_of(slot, path) || fstat(slot, &st) < 0)
 		return fail(ENOTTY);
-	strcat(path, ".dirty");
-	fd = __real_open64(path, O_RDWR | O_CLOEXEC);
+	declared_open(&declared, path, st.st_size / PAGE);
+	declared_lock(&declared);
+	/* It begins without what was written before. */
+	collect(&declared, 0, declared.npages);
+	fd = take_log(path, declared.npages);
+	declared_unlock(&declared);
+	declared_close(&declared);
 	if (fd < 0)
 		return -1;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		close(fd);
-		return fail(ENOSPC);
-	}
 	log_attach(fd, &log);
-	for (i = 0; i < dtrack_bitmap_words(log.npages); i++)
-		atomic_store(&log.words[i], 0);
 	if (arg->flags & DIRTYTRACK_LOG_ALL_SET)
 		for (page = 0; page < log.npages; page = end) {
 			end = same_state(log.slot, page, log.npages, &hole);
@@ -340,12 +476,34 @@ static int clear_ranges(int fd, struct dirtytrack_ranges *arg)
 
 	if (log_attach(fd, &log))
 		return -1;
+	log_collect(&log, 0, log.npages);
 	arg->out_pages = 0;
 	for (i = 0; i < arg->nr; i++, r++)
 		for (page = r->first; page < r->first + r->npages; page++)
 			arg->out_pages += test_page(&log, page, false);
 	arg->out_nr = i;
 	arg->out_next = 0;
+	return 0;
+}
+
+static int merge(int fd, struct dirtytrack_bitmap *arg)
+{
+	const uint64_t *bitmap = (const uint64_t *)(uintptr_t)arg->bitmap;
+	uint64_t page, end = arg->first + arg->npages;
+	struct log log;
+
+	if (log_attach(fd, &log))
+		return -1;
+	if (arg->npages > MAX_CALL)
+		end = arg->first + MAX_CALL;
+	arg->out_pages = 0;
+	for (page = arg->first; page < end; page++) {
+		if (!dtrack_bitmap_test(bitmap, arg->bit + page - arg->first))
+			continue;
+		atomic_fetch_or(&log.words[page / 64], UINT64_C(1) << page % 64);
+		arg->out_pages++;
+	}
+	arg->out_next = end;
 	return 0;
 }
 
@@ -366,6 +524,7 @@ int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout)
 		return __real_poll(fds, nfds, timeout);
 	log_attach(ring.log, &log);
 	while (!ring_ready()) {
+		log_collect(&log, 0, log.npages);
 		for (page = 0; page < ring.npages; page++)
 			if (!ring.pushed[page] && test_page(&log, page, true))
 				ring_push(page);
@@ -380,6 +539,7 @@ static void log_begin(struct log *log, uint64_t first, uint64_t npages)
 {
 	uint64_t i;
 
+	log_collect(log, first, npages);
 	if (first || npages <= 64 || !getenv("DIRTYTRACK_STANDIN_ALL"))
 		return;
 	for (i = 0; i < log->npages; i++)
@@ -502,6 +662,8 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...)
 		return log_info(fd, arg);
 	case DIRTYTRACK_LOG_CLEAR_RANGES:
 		return clear_ranges(fd, arg);
+	case DIRTYTRACK_LOG_MERGE:
+		return merge(fd, arg);
 	case DIRTYTRACK_LOG_LIMIT:
 		return log_limit(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST:
