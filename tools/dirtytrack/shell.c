@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,10 +11,15 @@
 #include "msg.h"
 #include "shell.h"
 
-static void exec_shell(const char *command)
+static void exec_shell(const char *command, pid_t parent)
 {
 	int null = open("/dev/null", O_RDWR);
+	sigset_t none;
 
+	/* Who resumes a guest when we are dead must be the last one to do something. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(127);
 	/*
 	 * Ctrl-C is for this program, which then resumes the guest: it must not
 	 * hit the command that does it.
@@ -23,14 +30,16 @@ static void exec_shell(const char *command)
 	/* Standard output has the events or the table. */
 	dup2(STDERR_FILENO, STDOUT_FILENO);
 	interrupt_restore();
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 	_exit(127);
 }
 
 int shell_run(const char *command)
 {
+	pid_t parent = getpid(), pid;
 	int status, ret;
-	pid_t pid;
 
 	pid = fork();
 	if (pid < 0) {
@@ -39,7 +48,7 @@ int shell_run(const char *command)
 		return ret;
 	}
 	if (!pid)
-		exec_shell(command);
+		exec_shell(command, parent);
 	/* To its end, also when interrupted: half a pause has no name. */
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR) {
