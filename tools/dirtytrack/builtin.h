@@ -65,6 +65,7 @@ struct builtin {
 	int (*run)(const struct builtin *cmd, int argc, char **argv);
 };
 
+extern const struct builtin builtin_backup;
 extern const struct builtin builtin_copy;
 extern const struct builtin builtin_info;
 extern const struct builtin builtin_list;

@@ -13,6 +13,7 @@ static const struct builtin *const builtins[] = {
 	&builtin_log,
 	&builtin_rate,
 	&builtin_copy,
+	&builtin_backup,
 	&builtin_migrate,
 	&builtin_receive,
 };

@@ -85,6 +85,12 @@ usage_errors()
 	exits 2 "no use without the other" "$cmd" copy vm file --resume-cmd true &&
 	exits 2 "'0' is not a process id" "$cmd" copy vm file --pid 0 &&
 	exits 2 "not a number of milliseconds" "$cmd" copy vm file --no-pause --downtime 1s &&
+	exits 2 "a slot and a target are wanted" "$cmd" backup vm &&
+	exits 2 "how is the guest paused?" "$cmd" backup vm dir &&
+	exits 2 "null: keeps no versions" "$cmd" backup vm null: --no-pause &&
+	exits 2 "with --incremental only" "$cmd" backup vm dir --no-pause -i 5 &&
+	exits 2 "less than a millisecond" "$cmd" backup vm dir -i 0 &&
+	exits 2 "'0' is not a count" "$cmd" backup vm dir --full-every 0 &&
 	exits 2 "a target is wanted" "$cmd" migrate &&
 	exits 2 "is not an NBD URI" "$cmd" migrate --qmp q image &&
 	exits 2 "which QEMU?" "$cmd" migrate nbd://host &&
@@ -121,7 +127,8 @@ without_module()
 	exits 1 "$hint" "$cmd" log vm &&
 	exits 1 "$hint" "$cmd" rate vm &&
 	exits 1 "$hint" "$cmd" copy vm "$tmp/image" --no-pause &&
-	[ ! -e "$tmp/image.partial" ] &&
+	exits 1 "$hint" "$cmd" backup vm "$tmp/image.qcow2" --no-pause &&
+	[ -z "$(ls "$tmp"/image* 2>/dev/null)" ] &&
 	exits 125 "$hint" "$cmd" run --slot a=4K -- true &&
 	exits 125 "$hint" "$cmd" receive --slot a=4K --listen unix:x -- true
 }
@@ -158,7 +165,7 @@ columns_are_in_the_manual()
 {
 	local c column page
 
-	for c in list log rate copy migrate; do
+	for c in list log rate copy backup migrate; do
 		# The rounds of both are those of one engine.
 		page=${c/migrate/copy}
 		for column in $("$cmd" "$c" --help |
