@@ -209,7 +209,7 @@ static void declared_close(struct declared *d)
 static _Atomic uint64_t *map_log(const struct declared *d, int nth)
 {
 	_Atomic uint64_t *words = NULL;
-	char path[PATH_MAX + 16];
+	char path[PATH_MAX + 24];
 	struct stat st;
 	int fd;
 
@@ -381,7 +381,7 @@ static void ring_push(uint64_t page)
 /* A log that is nobody's, of zeroes. */
 static int take_log(const char *slot, uint64_t npages)
 {
-	char path[PATH_MAX + 16];
+	char path[PATH_MAX + 24];
 	int n, fd;
 
 	for (n = 0; n < MAX_LOGS; n++) {
