@@ -29,7 +29,7 @@ static __always_inline void dt_table_apply(struct mm_struct *mm, pmd_t *pmd,
 					   void (*fn)(pte_t *ptep, unsigned long address,
 						      void *data), void *data)
 {
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* of the table, in whose page the kernel has it */
 	pmd_t entry;
 
 	rcu_read_lock();

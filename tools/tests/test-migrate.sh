@@ -322,10 +322,15 @@ stop_guest()
 	END
 }
 
+guest_paused_there()
+{
+	! alive "$src" && alive "$there" && ! locked &&
+		grep -q "paused as it was" dst.log && ! grep -q "runs at" dst.log
+}
+
 moved_paused()
 {
-	ends 0 && ! alive "$src" && alive "$there" && ! locked &&
-		grep -q "paused as it was" dst.log && ! grep -q "runs at" dst.log
+	ends 0 && guest_is paused_there
 }
 
 # Somebody had paused it, and has reasons.
