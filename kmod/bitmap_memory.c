@@ -60,7 +60,7 @@ int dt_bitmap_alloc(struct dt_bitmap *bm, u64 nbits)
 {
 	void *words = __vmalloc(dt_bitmap_words_size(nbits), DT_GFP_TABLE);
 	void *summary = __vmalloc(dt_bitmap_summary_size(nbits), DT_GFP_TABLE);
-	void *top = kvzalloc(dt_bitmap_top_size(nbits), GFP_KERNEL_ACCOUNT);
+	void *top = kvzalloc(dt_bitmap_top_size(nbits), DT_GFP_TABLE);
 
 	dt_bitmap_init(bm, nbits, words, summary, top);
 	return words && summary && top ? 0 : -ENOMEM;

@@ -153,10 +153,9 @@ u64 dt_group_memory(u64 npages)
  */
 int dt_group_alloc(struct dt_slot *slot)
 {
-	slot->history = __vmalloc(slot->open.nwords * sizeof(*slot->history),
-				  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	slot->history = __vmalloc(slot->open.nwords * sizeof(*slot->history), DT_GFP_TABLE);
 	slot->collects = __vmalloc(slot->open.ngroups * sizeof(*slot->collects),
-				   GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+				   DT_GFP_TABLE);
 	return slot->history && slot->collects ? 0 : -ENOMEM;
 }
 
