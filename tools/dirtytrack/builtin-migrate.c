@@ -151,18 +151,7 @@ static int set_operands(struct migrate_job *job, char **argv)
 
 static int status_of(int err)
 {
-	switch (err) {
-	case 0:
-		return EXIT_OK;
-	case -ETIME:
-		return EXIT_DOWNTIME;
-	case -EBADMSG:
-		return EXIT_DIFFERS;
-	case -EHOSTUNREACH:
-		return EXIT_DOUBT;
-	default:
-		return EXIT_FAILED;
-	}
+	return err == -EHOSTUNREACH ? EXIT_DOUBT : report_status(err);
 }
 
 static int run(struct migrate_job *job, struct copy_report *report)

@@ -6,13 +6,13 @@
 #
 # usage: test-backup.sh [NAME...]
 set -eu
+# shellcheck source=tools/tests/cases.sh
+. "$SRC/tests/cases.sh"
 
 cmd=$OUT/tests/dirtytrack-standin
 top=$(mktemp -d /dev/shm/test-backup.XXXXXX)
 trap 'rm -rf "$top"' EXIT
 pages=8192
-
-# Each case has a directory, and is run in a process of its own.
 
 # A guest that writes to pages, and declares them: those given, or for ever.  It stands
 # still while there is a file "pause", and says so by another, "paused".
@@ -468,33 +468,4 @@ cases=(
 )
 [ $# = 0 ] || cases=("$@")
 
-# run NUMBER CASE: its result is a file.
-run()
-{
-	local dir=$top/$1
-
-	mkdir "$dir"
-	cd "$dir"
-	trap clean_up EXIT
-	if "case_$2" >log 2>&1; then
-		echo "ok $1 $2"
-	else
-		echo "not ok $1 $2"
-		tail -n 8 log err rows 2>/dev/null | sed 's/^/# /'
-	fi >../result.$1
-}
-
-echo "TAP version 13"
-echo "1..${#cases[@]}"
-# A few at once: they wait most of the time.
-for ((i = 0; i < ${#cases[@]}; i++)); do
-	(run $((i + 1)) "${cases[$i]}") 2>/dev/null &
-	while [ "$(jobs -rp | wc -l)" -ge 4 ]; do wait -n || :; done
-done
-wait
-for ((i = 1; i <= ${#cases[@]}; i++)); do
-	cat "$top/result.$i"
-done
-bad=$(grep -h '^not ok' "$top"/result.* | wc -l)
-echo "# Totals: pass:$((${#cases[@]} - bad)) fail:$bad xfail:0 xpass:0 skip:0 error:0"
-[ "$bad" = 0 ]
+run_cases 4 err rows

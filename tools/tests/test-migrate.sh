@@ -10,6 +10,8 @@
 set -eu
 # shellcheck source=tools/tests/nbd-log.sh
 . "$SRC/tests/nbd-log.sh"
+# shellcheck source=tools/tests/cases.sh
+. "$SRC/tests/cases.sh"
 
 cmd=$OUT/tests/dirtytrack-standin
 qemu=$OUT/tests/standin-qemu
@@ -17,8 +19,6 @@ plugin=$OUT/nbdkit-dirtytrack-plugin.so
 top=$(mktemp -d /dev/shm/test-migrate.XXXXXX)
 trap 'rm -rf "$top"' EXIT
 
-# Each case has a directory, and is run in a process of its own.
-#
 # start SOURCE_OPTIONS -- RECEIVE_OPTIONS -- QEMU_OPTIONS: a guest, and a receiver.
 start()
 {
@@ -574,34 +574,4 @@ cases=(
 )
 [ $# = 0 ] || cases=("$@")
 
-# run NUMBER CASE: its result is a file.
-run()
-{
-	local dir=$top/$1
-
-	mkdir "$dir"
-	cd "$dir"
-	trap clean_up EXIT
-	# shellcheck disable=SC2086 # a name and arguments
-	if case_$2 >log 2>&1; then
-		echo "ok $1 $2"
-	else
-		echo "not ok $1 $2"
-		tail -n 8 log err src.log dst.log 2>/dev/null | sed 's/^/# /'
-	fi >../result.$1
-}
-
-echo "TAP version 13"
-echo "1..${#cases[@]}"
-# A few at once: they wait most of the time.
-for ((i = 0; i < ${#cases[@]}; i++)); do
-	(run $((i + 1)) "${cases[$i]}") 2>/dev/null &
-	while [ "$(jobs -rp | wc -l)" -ge 5 ]; do wait -n || :; done
-done
-wait
-for ((i = 1; i <= ${#cases[@]}; i++)); do
-	cat "$top/result.$i"
-done
-bad=$(grep -h '^not ok' "$top"/result.* | wc -l)
-echo "# Totals: pass:$((${#cases[@]} - bad)) fail:$bad xfail:0 xpass:0 skip:0 error:0"
-[ "$bad" = 0 ]
+run_cases 5 err src.log dst.log
