@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#include <json-c/json.h>
 
 #include "builtin.h"
 #include "interrupt.h"
@@ -25,10 +18,6 @@
 #include "units.h"
 #include "vm.h"
 
-/* What the guard is to do when this process is killed. */
-#define GUARD_KILL 'K'	/* the guest is not here yet */
-#define GUARD_RUN 'R'	/* it is about to run, and the sender may know */
-
 /* A server that cannot live is not started for ever. */
 #define MAX_STARTS 20
 /* A signal is seen after it. */
@@ -37,155 +26,6 @@
 static bool is_final(const struct receive *r)
 {
 	return r->phase == HANDOVER_RUNNING || r->phase == HANDOVER_ABORTED;
-}
-
-/* ---- QEMU ---- */
-
-static int make_argv(char ***out, char **argv, int fd)
-{
-	char **full, *chardev;
-	size_t n = 0;
-
-	while (argv[n])
-		n++;
-	full = calloc(n + 5, sizeof(*full));
-	if (!full || asprintf(&chardev, "socket,id=dirtytrack,fd=%d", fd) < 0) {
-		free(full);
-		msg_errno(ENOMEM, "%s", argv[0]);
-		return -ENOMEM;
-	}
-	memcpy(full, argv, n * sizeof(*full));
-	full[n++] = (char *)"-chardev";
-	full[n++] = chardev;
-	full[n++] = (char *)"-mon";
-	full[n++] = (char *)"chardev=dirtytrack,mode=control";
-	*out = full;
-	return 0;
-}
-
-static void run_qemu(struct receive *r, int fd)
-{
-	int inherited = fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
-	char **argv;
-
-	if (inherited < 0 || make_argv(&argv, r->argv, inherited))
-		_exit(EXIT_RUN);
-	interrupt_restore();
-	execvp(argv[0], argv);
-	msg_errno(errno, "%s: cannot run it", argv[0]);
-	_exit(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
-}
-
-static void reap_qemu(struct receive *r)
-{
-	while (waitpid(r->qemu, &r->qemu_status, 0) < 0 && errno == EINTR)
-		;
-	r->qemu = 0;
-	close(r->qemu_fd);
-}
-
-static void kill_qemu(struct receive *r)
-{
-	if (!r->qemu)
-		return;
-	kill(r->qemu, SIGKILL);
-	reap_qemu(r);
-}
-
-static int start_qemu(struct receive *r, int *qmp_fd)
-{
-	int pair[2], ret;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		goto fail;
-	r->qemu = fork();
-	if (!r->qemu)
-		run_qemu(r, pair[1]);
-	close(pair[1]);
-	if (r->qemu < 0) {
-		r->qemu = 0;
-		close(pair[0]);
-		goto fail;
-	}
-	r->qemu_fd = pidfd_open(r->qemu, 0);
-	*qmp_fd = pair[0];
-	return 0;
-
-fail:
-	ret = -errno;
-	msg_errno(ret, "%s", r->argv[0]);
-	return ret;
-}
-
-/* Is it what it is to be: waiting? */
-static int check_waiting(struct receive *r)
-{
-	struct json_object *status, *value;
-	int ret = qmp_command(r->qmp, "query-status", &status);
-
-	if (ret)
-		return ret;
-	if (!json_object_object_get_ex(status, "status", &value) ||
-	    strcmp(json_object_get_string(value), "inmigrate")) {
-		msg_error("%s: it does not wait for a guest: -incoming defer is wanted",
-			  r->argv[0]);
-		ret = -EINVAL;
-	}
-	json_object_put(status);
-	return ret;
-}
-
-static bool is_slot(const struct receive *r, const char *path)
-{
-	struct stat file, slot;
-	unsigned int i;
-
-	if (stat(path, &file) < 0)
-		return false;
-	for (i = 0; i < r->slots.nr; i++)
-		if (!fstat(r->slots.slots[i].fd, &slot) &&
-		    slot.st_dev == file.st_dev && slot.st_ino == file.st_ino)
-			return true;
-	return false;
-}
-
-/* Memory that QEMU leaves to others must be memory that is received. */
-static int check_memory(struct receive *r)
-{
-	struct vm_memory *memory;
-	unsigned int nr, i;
-	int ret = vm_memory(r->qmp, r->qemu, &memory, &nr);
-
-	if (ret)
-		return ret;
-	for (i = 0; i < nr && !ret; i++)
-		if (!is_slot(r, memory[i].path)) {
-			msg_error("memory %s: it is shared and on no slot, and would be left behind",
-				  memory[i].id);
-			ret = -EINVAL;
-		}
-	if (!ret && nr != r->slots.nr) {
-		msg_error("%s: it uses %u slots of %u, with share=on",
-			  r->argv[0], nr, r->slots.nr);
-		ret = -EINVAL;
-	}
-	vm_memory_free(memory, nr);
-	return ret;
-}
-
-/* ---- the guard ---- */
-
-static void guard_act(void *arg, char state)
-{
-	struct receive *r = arg;
-
-	if (state == GUARD_KILL) {
-		pidfd_send_signal(r->qemu_fd, SIGKILL, NULL, 0);
-		return;
-	}
-	/* The sender may have been told so: then nobody else runs it. */
-	qmp_set_cancel(r->qmp, NULL);
-	qmp_command(r->qmp, "cont", NULL);
 }
 
 /* ---- what the sender asks for ---- */
@@ -204,8 +44,8 @@ static void set_phase(struct receive *r, enum handover_phase phase)
 static void give_up(struct receive *r, const char *why)
 {
 	note_message(r, why);
-	kill_qemu(r);
-	guard_tell(&r->guard, 0);
+	incoming_kill(&r->qemu);
+	incoming_leave(&r->qemu);
 	set_phase(r, HANDOVER_ABORTED);
 }
 
@@ -215,7 +55,7 @@ static int do_load(struct receive *r, uint64_t size)
 		return EBUSY;
 	if (size > HANDOVER_MAX_STATE)
 		return EINVAL;
-	if (vm_load(r->qmp, r->state, size, r->timeout)) {
+	if (vm_load(r->qemu.qmp, r->state, size, r->timeout)) {
 		give_up(r, interrupted ? "interrupted" : msg_last());
 		return EIO;
 	}
@@ -230,17 +70,17 @@ static int do_run(struct receive *r, bool paused)
 	r->paused = paused;
 	if (!paused) {
 		/* Told before it is true: the sender gives the guest up by asking. */
-		if (guard_tell(&r->guard, GUARD_RUN)) {
+		if (incoming_promise(&r->qemu)) {
 			give_up(r, "the receiver's guard is gone");
 			return EIO;
 		}
 		/* From a QEMU that does not answer, one that runs nothing is made. */
-		if (qmp_command(r->qmp, "cont", NULL)) {
+		if (qmp_command(r->qemu.qmp, "cont", NULL)) {
 			give_up(r, interrupted ? "interrupted" : msg_last());
 			return EIO;
 		}
 	}
-	guard_tell(&r->guard, 0);
+	incoming_leave(&r->qemu);
 	set_phase(r, HANDOVER_RUNNING);
 	return 0;
 }
@@ -347,13 +187,13 @@ static void serve(struct receive *r)
 		struct pollfd fds[] = {
 			{ .fd = r->server.control, .events = POLLIN },
 			{ .fd = r->server.pidfd, .events = POLLIN },
-			{ .fd = r->qemu ? r->qemu_fd : -1, .events = POLLIN },
+			{ .fd = r->qemu.pid ? r->qemu.pidfd : -1, .events = POLLIN },
 		};
 		bool gone = false;
 
 		if (poll(fds, 3, WAIT_MS) > 0) {
 			if (fds[2].revents) {
-				reap_qemu(r);
+				incoming_reap(&r->qemu);
 				if (!is_final(r)) {
 					msg_error("%s: it has ended",
 						  r->argv[0]);
@@ -379,28 +219,9 @@ static void serve(struct receive *r)
 	server_stop(&r->server);
 }
 
-/* Where the guest is now: here, for as long as it lasts. */
-static int wait_for_qemu(struct receive *r)
-{
-	struct pollfd fd = { .fd = r->qemu_fd, .events = POLLIN };
-
-	while (r->qemu) {
-		if (interrupted) {
-			/* For QEMU, which is to end by it in its own way. */
-			kill(r->qemu, SIGTERM);
-			interrupted = 0;
-		}
-		if (poll(&fd, 1, WAIT_MS) > 0)
-			reap_qemu(r);
-	}
-	if (WIFSIGNALED(r->qemu_status))
-		return 128 + WTERMSIG(r->qemu_status);
-	return WEXITSTATUS(r->qemu_status);
-}
-
 static int set_up(struct receive *r)
 {
-	int fd = -1, ret;
+	int ret;
 
 	r->state = memfd_create("state", MFD_CLOEXEC);
 	if (r->state < 0 || ftruncate(r->state, HANDOVER_MAX_STATE) < 0 ||
@@ -413,21 +234,14 @@ static int set_up(struct receive *r)
 	ret = slot_args_make(&r->slots);
 	if (!ret)
 		ret = slot_args_substitute(&r->slots, r->argv);
-	if (!ret)
-		ret = start_qemu(r, &fd);
 	if (ret)
 		return ret;
-	ret = qmp_attach(&r->qmp, fd, r->argv[0], r->timeout, &interrupted);
-	if (!ret)
-		ret = guard_start(&r->guard, guard_act, r);
-	if (!ret)
-		ret = guard_tell(&r->guard, GUARD_KILL);
-	if (!ret)
-		ret = check_waiting(r);
-	if (!ret)
-		ret = check_memory(r);
-	if (!ret)
-		ret = vm_prepare_load(r->qmp);
+	r->qemu = (struct incoming){
+		.argv = r->argv,
+		.slots = &r->slots,
+		.timeout = r->timeout,
+	};
+	ret = incoming_start(&r->qemu);
 	if (!ret)
 		ret = listen_at(&r->listener, r->address);
 	return ret ? ret : start_server(r);
@@ -448,13 +262,11 @@ int receive_run(struct receive *r)
 	if (r->phase == HANDOVER_RUNNING) {
 		msg_note(r->paused ? "the guest is here, paused as it was" :
 				     "the guest runs here");
-		guard_end(&r->guard);
-		qmp_close(r->qmp);
-		status = wait_for_qemu(r);
+		incoming_end(&r->qemu);
+		status = incoming_wait(&r->qemu);
 	} else {
-		kill_qemu(r);
-		guard_end(&r->guard);
-		qmp_close(r->qmp);
+		incoming_kill(&r->qemu);
+		incoming_end(&r->qemu);
 		if (r->phase == HANDOVER_ABORTED)
 			msg_note("no guest: %s", r->message);
 	}

@@ -9,12 +9,10 @@
 #include <stdbool.h>
 
 #include "../nbdkit/handover.h"
-#include "guard.h"
+#include "incoming.h"
 #include "listen.h"
 #include "server.h"
 #include "slot-arg.h"
-
-struct qmp;
 
 /**
  * struct receive - a receiver
@@ -34,11 +32,7 @@ struct receive {
 	char **argv;
 
 	struct listener listener;
-	struct guard guard;
-	struct qmp *qmp;
-	pid_t qemu;		/* 0: none, or it has ended */
-	int qemu_fd;		/* a pidfd */
-	int qemu_status;	/* of waitpid() */
+	struct incoming qemu;
 	int state;		/* a file with the device state */
 	enum handover_phase phase;
 	bool paused;		/* the guest is to be left so */

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "builtin.h"
+#include "incoming.h"
+#include "interrupt.h"
+#include "msg.h"
+#include "qmp.h"
+#include "slot-arg.h"
+#include "vm.h"
+
+/* What the guard is to do when this process is killed. */
+#define GUARD_KILL 'K'	/* the guest is not here yet */
+#define GUARD_RUN 'R'	/* it is about to run, and others may know */
+
+/* A signal is seen after it. */
+#define WAIT_MS 200
+
+static int make_argv(char ***out, char **argv, int fd)
+{
+	char **full, *chardev;
+	size_t n = 0;
+
+	while (argv[n])
+		n++;
+	full = calloc(n + 5, sizeof(*full));
+	if (!full || asprintf(&chardev, "socket,id=dirtytrack,fd=%d", fd) < 0) {
+		free(full);
+		msg_errno(ENOMEM, "%s", argv[0]);
+		return -ENOMEM;
+	}
+	memcpy(full, argv, n * sizeof(*full));
+	full[n++] = (char *)"-chardev";
+	full[n++] = chardev;
+	full[n++] = (char *)"-mon";
+	full[n++] = (char *)"chardev=dirtytrack,mode=control";
+	*out = full;
+	return 0;
+}
+
+static void run_qemu(struct incoming *in, int fd)
+{
+	int inherited = fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
+	char **argv;
+
+	if (inherited < 0 || make_argv(&argv, in->argv, inherited))
+		_exit(EXIT_RUN);
+	interrupt_restore();
+	execvp(argv[0], argv);
+	msg_errno(errno, "%s: cannot run it", argv[0]);
+	_exit(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
+}
+
+static int start_qemu(struct incoming *in, int *qmp_fd)
+{
+	int pair[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		goto fail;
+	in->pid = fork();
+	if (!in->pid)
+		run_qemu(in, pair[1]);
+	close(pair[1]);
+	if (in->pid < 0) {
+		in->pid = 0;
+		close(pair[0]);
+		goto fail;
+	}
+	in->pidfd = pidfd_open(in->pid, 0);
+	*qmp_fd = pair[0];
+	return 0;
+
+fail:
+	ret = -errno;
+	msg_errno(ret, "%s", in->argv[0]);
+	return ret;
+}
+
+static void guard_act(void *arg, char state)
+{
+	struct incoming *in = arg;
+
+	if (state == GUARD_KILL) {
+		pidfd_send_signal(in->pidfd, SIGKILL, NULL, 0);
+		return;
+	}
+	/* Others may have been told so: then nobody else runs it. */
+	qmp_set_cancel(in->qmp, NULL);
+	qmp_command(in->qmp, "cont", NULL);
+}
+
+/* Is it what it is to be: waiting? */
+static int check_waiting(struct incoming *in)
+{
+	struct json_object *status, *value;
+	int ret = qmp_command(in->qmp, "query-status", &status);
+
+	if (ret)
+		return ret;
+	if (!json_object_object_get_ex(status, "status", &value) ||
+	    strcmp(json_object_get_string(value), "inmigrate")) {
+		msg_error("%s: it does not wait for a guest: -incoming defer is wanted",
+			  in->argv[0]);
+		ret = -EINVAL;
+	}
+	json_object_put(status);
+	return ret;
+}
+
+static bool is_slot(const struct slot_args *slots, const char *path)
+{
+	struct stat file, slot;
+	unsigned int i;
+
+	if (stat(path, &file) < 0)
+		return false;
+	for (i = 0; i < slots->nr; i++)
+		if (!fstat(slots->slots[i].fd, &slot) &&
+		    slot.st_dev == file.st_dev && slot.st_ino == file.st_ino)
+			return true;
+	return false;
+}
+
+/* Memory that QEMU leaves to others must be memory that is received. */
+static int check_memory(struct incoming *in)
+{
+	struct vm_memory *memory;
+	unsigned int nr, i;
+	int ret = vm_memory(in->qmp, in->pid, &memory, &nr);
+
+	if (ret)
+		return ret;
+	for (i = 0; i < nr && !ret; i++)
+		if (!is_slot(in->slots, memory[i].path)) {
+			msg_error("memory %s: it is shared and on no slot, and would be left behind",
+				  memory[i].id);
+			ret = -EINVAL;
+		}
+	if (!ret && nr != in->slots->nr) {
+		msg_error("%s: it uses %u slots of %u, with share=on",
+			  in->argv[0], nr, in->slots->nr);
+		ret = -EINVAL;
+	}
+	vm_memory_free(memory, nr);
+	return ret;
+}
+
+int incoming_start(struct incoming *in)
+{
+	int fd = -1, ret;
+
+	ret = start_qemu(in, &fd);
+	if (!ret)
+		ret = qmp_attach(&in->qmp, fd, in->argv[0], in->timeout,
+				 &interrupted);
+	if (!ret)
+		ret = guard_start(&in->guard, guard_act, in);
+	if (!ret)
+		ret = guard_tell(&in->guard, GUARD_KILL);
+	if (!ret)
+		ret = check_waiting(in);
+	if (!ret)
+		ret = check_memory(in);
+	return ret ? ret : vm_prepare_load(in->qmp);
+}
+
+int incoming_promise(struct incoming *in)
+{
+	return guard_tell(&in->guard, GUARD_RUN);
+}
+
+void incoming_leave(struct incoming *in)
+{
+	guard_tell(&in->guard, 0);
+}
+
+void incoming_reap(struct incoming *in)
+{
+	while (waitpid(in->pid, &in->status, 0) < 0 && errno == EINTR)
+		;
+	in->pid = 0;
+	close(in->pidfd);
+}
+
+void incoming_kill(struct incoming *in)
+{
+	if (!in->pid)
+		return;
+	kill(in->pid, SIGKILL);
+	incoming_reap(in);
+}
+
+int incoming_wait(struct incoming *in)
+{
+	struct pollfd fd = { .fd = in->pidfd, .events = POLLIN };
+
+	while (in->pid) {
+		if (interrupted) {
+			/* For QEMU, which is to end by it in its own way. */
+			kill(in->pid, SIGTERM);
+			interrupted = 0;
+		}
+		if (poll(&fd, 1, WAIT_MS) > 0)
+			incoming_reap(in);
+	}
+	if (WIFSIGNALED(in->status))
+		return 128 + WTERMSIG(in->status);
+	return WEXITSTATUS(in->status);
+}
+
+void incoming_end(struct incoming *in)
+{
+	guard_end(&in->guard);
+	qmp_close(in->qmp);
+	in->qmp = NULL;
+}
