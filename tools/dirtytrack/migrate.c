@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "handover-client.h"
@@ -19,64 +18,21 @@
 
 /* ---- which memory ---- */
 
-static bool same_file(int fd, const char *path)
+static int open_sources(struct migrate *m)
 {
-	struct stat a, b;
+	int fds[MAX_MOVES];
+	unsigned int i;
 
-	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
-}
+	for (i = 0; i < m->slots.nr; i++) {
+		int ret = source_slot_open(&m->sources[i], m->slots.refs[i]);
 
-/* Memory that QEMU leaves to others must be moved, or the guest wakes up without it. */
-static int check_memory(struct migrate *m, const struct vm_memory *memory,
-			unsigned int nr)
-{
-	unsigned int i, k;
-
-	for (i = 0; i < nr; i++) {
-		for (k = 0; k < m->copy.nr_moves; k++)
-			if (same_file(m->sources[k].slot, memory[i].path))
-				break;
-		if (k == m->copy.nr_moves) {
-			msg_error("memory %s: it is shared and not moved: it would be left behind",
-				  memory[i].id);
-			return -EINVAL;
-		}
-	}
-	if (nr == m->copy.nr_moves)
-		return 0;
-	msg_error("migrate: of %u slots, the guest has %u", m->copy.nr_moves,
-		  nr);
-	return -EINVAL;
-}
-
-static int open_sources(struct migrate *m, const struct vm_memory *memory,
-			unsigned int nr)
-{
-	unsigned int all = m->nr_refs ? m->nr_refs : nr, i;
-
-	if (!all) {
-		msg_error("migrate: no memory of the guest is on a slot");
-		return -EINVAL;
-	}
-	if (all > MAX_MOVES) {
-		msg_error("migrate: more than %d slots", MAX_MOVES);
-		return -E2BIG;
-	}
-	for (i = 0; i < all; i++) {
-		const char *ref = m->nr_refs ? m->refs[i] : memory[i].path;
-		int ret;
-
-		m->names[i] = strdup(ref);
-		if (!m->names[i])
-			return -ENOMEM;
-		ret = source_slot_open(&m->sources[i], m->names[i]);
 		if (ret)
 			return ret;
 		m->moves[i].src = &m->sources[i].base;
 		m->copy.nr_moves++;
+		fds[i] = m->sources[i].slot;
 	}
-	return check_memory(m, memory, nr);
+	return vm_slots_check(&m->slots, fds);
 }
 
 static int open_move(struct migrate *m, unsigned int i)
@@ -96,7 +52,7 @@ static int open_move(struct migrate *m, unsigned int i)
 
 	if (!*name) {
 		msg_error("slot %s: it has no name, by which the receiver would know it",
-			  m->names[i]);
+			  m->sources[i].ref);
 		return -EINVAL;
 	}
 	if (m->handover) {
@@ -203,21 +159,6 @@ static bool guard_settle(struct pause *p)
 
 /* ---- */
 
-static int find_memory(struct migrate *m)
-{
-	struct qmp *qmp = pause_qmp(m->copy.pause);
-	struct vm_memory *memory;
-	unsigned int nr;
-	int ret;
-
-	ret = vm_memory(qmp, qmp_peer(qmp), &memory, &nr);
-	if (ret)
-		return ret;
-	ret = open_sources(m, memory, nr);
-	vm_memory_free(memory, nr);
-	return ret;
-}
-
 int migrate_open(struct migrate *m, const char *qmp)
 {
 	unsigned int i;
@@ -250,7 +191,10 @@ int migrate_open(struct migrate *m, const char *qmp)
 		msg_errno(ret, "device state");
 		return ret;
 	}
-	ret = find_memory(m);
+	ret = vm_slots_find(&m->slots, pause_qmp(m->copy.pause), m->refs,
+			    m->nr_refs, MAX_MOVES);
+	if (!ret)
+		ret = open_sources(m);
 	for (i = 0; i < m->copy.nr_moves && !ret; i++)
 		ret = open_move(m, i);
 	if (!ret && m->handover && !m->copy.dry_run)
@@ -287,8 +231,7 @@ void migrate_close(struct migrate *m)
 		target_close(m->moves[i].dst);
 		source_slot_close(&m->sources[i]);
 	}
-	for (i = 0; i < MAX_MOVES; i++)
-		free(m->names[i]);
+	vm_slots_free(&m->slots);
 	handover_close(m->handover);
 	pause_free(m->copy.pause);
 	if (m->state >= 0)

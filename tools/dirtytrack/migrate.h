@@ -6,6 +6,7 @@
 #include "engine.h"
 #include "limiter.h"
 #include "source.h"
+#include "vm-slots.h"
 
 struct handover;
 
@@ -40,7 +41,7 @@ struct migrate {
 	struct handover *handover;	/* NULL in a dry run to nothing */
 	struct source_slot sources[MAX_MOVES];
 	struct copy_move moves[MAX_MOVES];
-	char *names[MAX_MOVES];		/* owned */
+	struct vm_slots slots;
 	int state;
 	uint64_t state_size;
 };
