@@ -55,7 +55,7 @@ static int do_load(struct receive *r, uint64_t size)
 		return EBUSY;
 	if (size > HANDOVER_MAX_STATE)
 		return EINVAL;
-	if (vm_load(r->qemu.qmp, r->state, size, r->timeout)) {
+	if (vm_load(r->qemu.qmp, r->state, size, r->opts.timeout)) {
 		give_up(r, interrupted ? "interrupted" : msg_last());
 		return EIO;
 	}
@@ -129,7 +129,7 @@ static bool serve_packet(struct receive *r)
 {
 	struct plugin_packet packet;
 	struct plugin_answer answer = { 0 };
-	ssize_t n = recv(r->server.control, &packet, sizeof(packet),
+	ssize_t n = recv(r->opts.server.control, &packet, sizeof(packet),
 			 MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
@@ -146,7 +146,7 @@ static bool serve_packet(struct receive *r)
 	if (packet.type == PLUGIN_COMMAND)
 		answer.error = do_command(r, &packet.command);
 	fill_status(r, &answer.status);
-	return send(r->server.control, &answer, sizeof(answer),
+	return send(r->opts.server.control, &answer, sizeof(answer),
 		    MSG_NOSIGNAL) == sizeof(answer);
 }
 
@@ -154,9 +154,27 @@ static bool serve_packet(struct receive *r)
 
 static int start_server(struct receive *r)
 {
+	struct server_arg args[MAX_SLOTS + 1] = { 0 };
+	unsigned int nr = 0, i;
+
 	r->clients = 0;
-	return server_start(&r->server, &r->listener,
-			    is_final(r) ? NULL : &r->slots, r->state);
+	/* The guest's memory is nobody else's any more when it is here. */
+	for (i = 0; i < r->opts.slots.nr && !is_final(r); i++)
+		args[nr++] = (struct server_arg){
+			.key = "fd",
+			.name = r->opts.slots.slots[i].name,
+			.fds = { r->opts.slots.slots[i].fd },
+			.nr_fds = 1,
+		};
+	if (nr)
+		args[nr++] = (struct server_arg){
+			.key = "fd",
+			.name = HANDOVER_STATE,
+			.fds = { r->state },
+			.nr_fds = 1,
+		};
+	r->opts.server.kind = "dirtytrack";
+	return server_start(&r->opts.server, &r->listener, args, nr);
 }
 
 static void check_time(struct receive *r)
@@ -164,9 +182,9 @@ static void check_time(struct receive *r)
 	char text[HANDOVER_MESSAGE_LEN];
 
 	if (is_final(r) || !r->seen || r->clients ||
-	    now() < r->since + r->timeout)
+	    now() < r->since + r->opts.timeout)
 		return;
-	snprintf(text, sizeof(text), "no sender for %g s", r->timeout);
+	snprintf(text, sizeof(text), "no sender for %g s", r->opts.timeout);
 	msg_error("%s", text);
 	give_up(r, text);
 }
@@ -176,7 +194,7 @@ static bool is_over(const struct receive *r)
 	if (interrupted && !is_final(r))
 		return true;
 	/* Who is in doubt may still come and ask. */
-	return is_final(r) && (r->done || now() > r->since + r->timeout);
+	return is_final(r) && (r->done || now() > r->since + r->opts.timeout);
 }
 
 static void serve(struct receive *r)
@@ -185,8 +203,8 @@ static void serve(struct receive *r)
 
 	while (!is_over(r)) {
 		struct pollfd fds[] = {
-			{ .fd = r->server.control, .events = POLLIN },
-			{ .fd = r->server.pidfd, .events = POLLIN },
+			{ .fd = r->opts.server.control, .events = POLLIN },
+			{ .fd = r->opts.server.pidfd, .events = POLLIN },
 			{ .fd = r->qemu.pid ? r->qemu.pidfd : -1, .events = POLLIN },
 		};
 		bool gone = false;
@@ -196,7 +214,7 @@ static void serve(struct receive *r)
 				incoming_reap(&r->qemu);
 				if (!is_final(r)) {
 					msg_error("%s: it has ended",
-						  r->argv[0]);
+						  r->opts.argv[0]);
 					give_up(r, "QEMU has ended");
 				}
 			}
@@ -205,7 +223,7 @@ static void serve(struct receive *r)
 			gone |= fds[1].revents != 0;
 		}
 		if (gone) {
-			server_stop(&r->server);
+			server_stop(&r->opts.server);
 			if (++starts == MAX_STARTS || start_server(r)) {
 				msg_error("nbdkit does not live");
 				break;
@@ -216,7 +234,7 @@ static void serve(struct receive *r)
 		}
 		check_time(r);
 	}
-	server_stop(&r->server);
+	server_stop(&r->opts.server);
 }
 
 static int set_up(struct receive *r)
@@ -231,19 +249,19 @@ static int set_up(struct receive *r)
 		msg_errno(ret, "receive");
 		return ret;
 	}
-	ret = slot_args_make(&r->slots);
+	ret = slot_args_make(&r->opts.slots);
 	if (!ret)
-		ret = slot_args_substitute(&r->slots, r->argv);
+		ret = slot_args_substitute(&r->opts.slots, r->opts.argv);
 	if (ret)
 		return ret;
 	r->qemu = (struct incoming){
-		.argv = r->argv,
-		.slots = &r->slots,
-		.timeout = r->timeout,
+		.argv = r->opts.argv,
+		.slots = &r->opts.slots,
+		.timeout = r->opts.timeout,
 	};
 	ret = incoming_start(&r->qemu);
 	if (!ret)
-		ret = listen_at(&r->listener, r->address);
+		ret = listen_at(&r->listener, r->opts.address);
 	return ret ? ret : start_server(r);
 }
 
@@ -255,7 +273,7 @@ int receive_run(struct receive *r)
 	r->state = -1;
 	interrupt_catch();
 	if (!set_up(r)) {
-		msg_note("waiting for a guest at %s", r->address);
+		msg_note("waiting for a guest at %s", r->opts.address);
 		serve(r);
 	}
 	listen_end(&r->listener);

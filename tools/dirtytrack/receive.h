@@ -9,27 +9,18 @@
 #include <stdbool.h>
 
 #include "../nbdkit/handover.h"
+#include "incoming-options.h"
 #include "incoming.h"
 #include "listen.h"
-#include "server.h"
-#include "slot-arg.h"
 
 /**
  * struct receive - a receiver
- * @slots: to be made
- * @address: where to listen
- * @server: how to serve
- * @timeout: seconds for QEMU to answer, and for a sender that is gone to come back
- * @argv: QEMU
+ * @opts: what it is to do
  *
  * The others are receive_run()'s.
  */
 struct receive {
-	struct slot_args slots;
-	const char *address;
-	struct server server;
-	double timeout;
-	char **argv;
+	struct incoming_options opts;
 
 	struct listener listener;
 	struct incoming qemu;

@@ -7,23 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../nbdkit/handover.h"
 #include "interrupt.h"
 #include "listen.h"
 #include "msg.h"
 #include "server.h"
-#include "slot-arg.h"
 
-#define PLUGIN_FILE "nbdkit-dirtytrack-plugin.so"
 /* Where nbdkit finds the sockets that it is to serve, by the convention of systemd. */
 #define FIRST_SOCKET 3
 /* Numbers that do not get into the way of those. */
 #define FIRST_OTHER 64
-#define MAX_ARGS (2 * MAX_SLOTS + 24)
+#define MAX_ARGS 160
 
 struct command {
 	char *argv[MAX_ARGS];
@@ -42,22 +40,26 @@ static void must(bool ok, const char *what)
 
 static void add(struct command *c, const char *fmt, const char *text, int number)
 {
-	must(asprintf(&c->argv[c->argc], fmt, text, number) > 0, "memory");
+	must(c->argc < MAX_ARGS - 1 &&
+	     asprintf(&c->argv[c->argc], fmt, text, number) > 0, "memory");
 	c->argc++;
 }
 
 /* Our plugin, if it is next to this program, as in the build directory; by name if not. */
-static const char *find_plugin(char buf[PATH_MAX])
+static const char *find_plugin(const char *kind, char buf[PATH_MAX])
 {
 	ssize_t n = readlink("/proc/self/exe", buf, PATH_MAX - 1);
 	char *slash;
+	size_t left;
 
 	buf[n < 0 ? 0 : n] = '\0';
 	slash = strrchr(buf, '/');
-	if (!slash || slash + sizeof(PLUGIN_FILE) + 1 > buf + PATH_MAX)
-		return "dirtytrack";
-	strcpy(slash + 1, PLUGIN_FILE);
-	return access(buf, R_OK) ? "dirtytrack" : buf;
+	if (!slash)
+		return kind;
+	left = buf + PATH_MAX - slash;
+	if (snprintf(slash, left, "/nbdkit-%s-plugin.so", kind) >= (int)left)
+		return kind;
+	return access(buf, R_OK) ? kind : buf;
 }
 
 static int pass(int fd)
@@ -83,26 +85,46 @@ static void add_tls(struct command *c, const struct server *s)
 	}
 }
 
+static void add_arg(struct command *c, const struct server_arg *arg)
+{
+	char text[256];
+	size_t len;
+	unsigned int i;
+
+	len = snprintf(text, sizeof(text), "%s=%s", arg->key,
+		       arg->name ? arg->name : "");
+	for (i = 0; i < arg->nr_fds && len < sizeof(text); i++)
+		len += snprintf(text + len, sizeof(text) - len, "%s%d",
+				i || arg->name ? ":" : "", pass(arg->fds[i]));
+	must(len < sizeof(text), "a parameter is too long");
+	add(c, "%s", text, 0);
+}
+
+/* It has nothing to serve, nor may go on with anything, when its supervisor is dead. */
+static void end_with(pid_t parent)
+{
+	must(!prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl");
+	if (getppid() != parent)
+		_exit(127);
+}
+
 static void run_nbdkit(struct server *s, const struct listener *l,
-		       const struct slot_args *slots, int state, int control)
+		       const struct server_arg *args, unsigned int nr, int control,
+		       pid_t parent)
 {
 	struct command c = { 0 };
 	int sockets[MAX_LISTEN];
 	char number[24];
 	unsigned int i;
 
+	end_with(parent);
 	add(&c, "nbdkit", NULL, 0);
 	add(&c, "--foreground", NULL, 0);
-	/* It has nothing to serve when the supervisor is dead. */
-	add(&c, "--exit-with-parent", NULL, 0);
 	add_tls(&c, s);
-	add(&c, "%s", s->plugin ? s->plugin : find_plugin(c.plugin), 0);
+	add(&c, "%s", s->plugin ? s->plugin : find_plugin(s->kind, c.plugin), 0);
 	add(&c, "control=%2$d", NULL, pass(control));
-	for (i = 0; slots && i < slots->nr; i++)
-		add(&c, "fd=%s:%d", slots->slots[i].name,
-		    pass(slots->slots[i].fd));
-	if (slots)
-		add(&c, "fd=%s:%d", HANDOVER_STATE, pass(state));
+	for (i = 0; i < nr; i++)
+		add_arg(&c, &args[i]);
 	for (i = 0; i < l->nr; i++) {
 		sockets[i] = fcntl(l->fds[i], F_DUPFD_CLOEXEC, FIRST_OTHER);
 		must(sockets[i] >= 0, "fcntl");
@@ -121,8 +143,9 @@ static void run_nbdkit(struct server *s, const struct listener *l,
 }
 
 int server_start(struct server *s, const struct listener *l,
-		 const struct slot_args *slots, int state)
+		 const struct server_arg *args, unsigned int nr)
 {
+	pid_t parent = getpid();
 	int pair[2], ret;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -140,7 +163,7 @@ int server_start(struct server *s, const struct listener *l,
 		return ret;
 	}
 	if (!s->pid)
-		run_nbdkit(s, l, slots, state, pair[1]);
+		run_nbdkit(s, l, args, nr, pair[1], parent);
 	close(pair[1]);
 	s->control = pair[0];
 	s->pidfd = pidfd_open(s->pid, 0);
