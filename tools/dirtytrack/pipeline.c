@@ -17,6 +17,7 @@
 #include "pipeline.h"
 #include "source.h"
 #include "target.h"
+#include "thread.h"
 #include "units.h"
 #include "zero.h"
 
@@ -843,23 +844,17 @@ static int lane_init(struct pipeline *p, unsigned int index)
 	return 0;
 }
 
-/* Signals are for the owner: they end its system calls, and it ends the workers. */
 static int start_threads(struct pipeline *p)
 {
-	sigset_t all, old;
 	unsigned int i;
-	int err = 0;
+	int ret = 0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	for (i = 0; i < p->nr_lanes && !err; i++) {
-		err = pthread_create(&p->lanes[i].thread, NULL, work,
-				     &p->lanes[i]);
-		if (!err)
+	for (i = 0; i < p->nr_lanes && !ret; i++) {
+		ret = thread_start(&p->lanes[i].thread, work, &p->lanes[i]);
+		if (!ret)
 			p->nr_threads++;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -err;
+	return ret;
 }
 
 int pipeline_open(struct pipeline **pipe, struct source *src,
@@ -896,12 +891,13 @@ int pipeline_open(struct pipeline **pipe, struct source *src,
 	}
 	ret = opts->threads ? start_threads(p) : 0;
 	if (ret)
-		goto fail;
+		goto close;
 	*pipe = p;
 	return 0;
 
 fail:
 	msg_errno(ret, "%s", dst->name);
+close:
 	pipeline_close(p);
 	return ret;
 }
