@@ -27,6 +27,8 @@ struct qmp {
 	char *label;
 	double timeout;
 	const volatile sig_atomic_t *cancel;
+	void (*event)(void *arg, const char *name, struct json_object *data);
+	void *event_arg;
 	int64_t id;		/* of the last command */
 	pid_t pid;		/* of who sent it */
 	struct json_tokener *tok;
@@ -264,6 +266,17 @@ static int send_command(struct qmp *qmp, const char *name,
 	return ret;
 }
 
+static void take_event(struct qmp *qmp, struct json_object *message)
+{
+	const char *name = qmp_text(message, "event");
+	struct json_object *data = NULL;
+
+	if (!qmp->event || !name)
+		return;
+	json_object_object_get_ex(message, "data", &data);
+	qmp->event(qmp->event_arg, name, data);
+}
+
 int qmp_call(struct qmp *qmp, const char *name, struct json_object *args,
 	     int fd, struct json_object **result)
 {
@@ -292,13 +305,40 @@ int qmp_call(struct qmp *qmp, const char *name, struct json_object *args,
 			return ret;
 		}
 		/* An event, or the reply to a command that was given up. */
+		take_event(qmp, message);
 		json_object_put(message);
 	}
+}
+
+int qmp_wait(struct qmp *qmp, const char *what, const bool *until)
+{
+	double deadline = now() + qmp->timeout;
+	struct json_object *message;
+	int ret;
+
+	while (!*until) {
+		ret = next_message(qmp, deadline, &message);
+		if (ret)
+			return fail(qmp, ret, what);
+		take_event(qmp, message);
+		json_object_put(message);
+	}
+	return 0;
 }
 
 int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
 {
 	return qmp_call(qmp, name, NULL, -1, result);
+}
+
+const char *qmp_text(struct json_object *obj, const char *key)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(obj, key, &value) ||
+	    !json_object_is_type(value, json_type_string))
+		return NULL;
+	return json_object_get_string(value);
 }
 
 pid_t qmp_peer(const struct qmp *qmp)
@@ -393,4 +433,13 @@ void qmp_close(struct qmp *qmp)
 void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel)
 {
 	qmp->cancel = cancel;
+}
+
+void qmp_on_event(struct qmp *qmp,
+		  void (*event)(void *arg, const char *name,
+				struct json_object *data),
+		  void *arg)
+{
+	qmp->event = event;
+	qmp->event_arg = arg;
 }

@@ -2,13 +2,14 @@
 /*
  * QMP: the control channel of QEMU, as far as this program needs it.
  *
- * One command at a time; events are skipped.  After -ETIMEDOUT or -EINTR a later
+ * One command at a time; events are told to who wants them.  After -ETIMEDOUT or -EINTR a later
  * command may be sent: the reply that is late is recognised by its id and skipped.
  */
 #ifndef QMP_H
 #define QMP_H
 
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct json_object;
@@ -45,6 +46,23 @@ int qmp_command(struct qmp *qmp, const char *name, struct json_object **result);
  */
 int qmp_call(struct qmp *qmp, const char *name, struct json_object *args,
 	     int fd, struct json_object **result);
+
+/*
+ * Have @event called for each event, which may come while any command is waited for.
+ * @data is NULL if there is none, and not to be kept.  NULL ends it.
+ */
+void qmp_on_event(struct qmp *qmp,
+		  void (*event)(void *arg, const char *name,
+				struct json_object *data),
+		  void *arg);
+/*
+ * Take events until one has set *@until.  @what is waited for, for messages.  0, or a
+ * message and -errno, as of a command.
+ */
+int qmp_wait(struct qmp *qmp, const char *what, const bool *until);
+
+/* A string in what was returned, or in the data of an event; NULL if there is none. */
+const char *qmp_text(struct json_object *obj, const char *key);
 
 /* The process that listens on the socket, as far as the kernel knows; 0 if not. */
 pid_t qmp_peer(const struct qmp *qmp);

@@ -130,6 +130,56 @@ static void events_are_skipped(void)
 	CHECK_EQ(command(script), 0);
 }
 
+/* What on_event() was told. */
+static struct {
+	unsigned int nr;
+	char names[64];
+	int value;
+	bool seen;
+} told;
+
+static void on_event(void *arg, const char *name, struct json_object *data)
+{
+	struct json_object *value;
+
+	told.nr++;
+	strcat(told.names, name);
+	if (data && json_object_object_get_ex(data, "n", &value))
+		told.value = json_object_get_int(value);
+	told.seen = told.seen || !strcmp(name, arg);
+}
+
+/* Those that come while something else is waited for, too. */
+static void events_are_told(void)
+{
+	static const char *const script[] = {
+		NEGOTIATED, WAIT,
+		"{\"event\": \"A\"}{\"event\": \"B\", \"data\": {\"n\": 7}}",
+		"{\"return\": {}, \"id\": 2}", PAUSE, "{\"event\": \"C\"}",
+		PAUSE, "{\"event\": \"D\"}{\"event\": \"E\"}", STAY, NULL
+	};
+	static char wanted[] = "D", never[] = "F";
+	bool late = false;
+	struct qmp *qmp;
+
+	memset(&told, 0, sizeof(told));
+	CHECK_EQ(qmp_attach(&qmp, start(script), "test", TIMEOUT, NULL), 0);
+	qmp_on_event(qmp, on_event, wanted);
+	CHECK_EQ(qmp_command(qmp, "stop", NULL), 0);
+	CHECK_EQ(told.value, 7);
+	CHECK(!told.seen);
+	CHECK_EQ(qmp_wait(qmp, "event", &told.seen), 0);
+	CHECK(told.seen);
+	CHECK(!strcmp(told.names, "ABCD"));
+	/* It is there already: nothing to wait for. */
+	CHECK_EQ(qmp_wait(qmp, "event", &told.seen), 0);
+	CHECK(!strcmp(told.names, "ABCD"));
+	qmp_on_event(qmp, on_event, never);
+	CHECK_EQ(qmp_wait(qmp, "event", &late), -ETIMEDOUT);
+	CHECK(!strcmp(told.names, "ABCDE"));
+	stop(qmp);
+}
+
 /* A message may come in any pieces, and two in one. */
 static void pieces(void)
 {
@@ -388,6 +438,7 @@ int main(void)
 	static const struct tap_test tests[] = {
 		TAP_TEST(command_and_result),
 		TAP_TEST(events_are_skipped),
+		TAP_TEST(events_are_told),
 		TAP_TEST(pieces),
 		TAP_TEST(refusal),
 		TAP_TEST(end_of_file),
