@@ -234,6 +234,52 @@ static void rounds_end(struct copy_report *r)
 	say_end(r->copy);
 }
 
+static const char *const phase_names[NR_COPY_PHASES] = {
+	[PHASE_STOP] = "stop",
+	[PHASE_MEMORY] = "memory",
+	[PHASE_STATE] = "state",
+	[PHASE_REST] = "rest",
+	[PHASE_VERIFY] = "verify",
+	[PHASE_LOAD] = "load",
+	[PHASE_START] = "start",
+};
+
+/* What took the time of the pause. */
+static struct json_object *json_phases(const struct copy *c)
+{
+	struct json_object *obj = json_object_new_object();
+	unsigned int i;
+
+	for (i = 0; i < NR_COPY_PHASES; i++)
+		if (c->phases[i] > 0)
+			json_object_object_add(obj, phase_names[i],
+					       json_seconds(c->phases[i]));
+	return obj;
+}
+
+/* That was expected to take copy.expected_downtime. */
+static double memory_seconds(const struct copy *c)
+{
+	return c->phases[PHASE_MEMORY] + c->phases[PHASE_REST];
+}
+
+static void print_pause(const struct copy *c)
+{
+	const char *before = "of it: ";
+	unsigned int i;
+
+	printf("%s: %.0f ms\n", c->handover ? "downtime" : "paused",
+	       c->seconds_paused * 1000);
+	for (i = 0; i < NR_COPY_PHASES; i++)
+		if (c->phases[i] > 0) {
+			printf("%s%s %.1f ms", before, phase_names[i],
+			       c->phases[i] * 1000);
+			before = ", ";
+		}
+	printf("\nexpected: %.1f ms for memory, which took %.1f ms\n",
+	       c->expected_downtime * 1000, memory_seconds(c) * 1000);
+}
+
 /* What happened in the pause, and that it is over. */
 static void pause_over(struct copy_report *r, const char *event)
 {
@@ -251,6 +297,11 @@ static void pause_over(struct copy_report *r, const char *event)
 	obj = event_new(event);
 	json_object_object_add(obj, "paused",
 			       json_seconds(r->copy->seconds_paused));
+	json_object_object_add(obj, "expected",
+			       json_seconds(r->copy->expected_downtime));
+	json_object_object_add(obj, "memory",
+			       json_seconds(memory_seconds(r->copy)));
+	json_object_object_add(obj, "phases", json_phases(r->copy));
 	put_event(r, obj);
 }
 
@@ -363,11 +414,8 @@ static void print_summary(struct copy_report *r, const char *target)
 		printf("%s: memory would take about %.0f ms of downtime, after %.1f s\n",
 		       c->end == COPY_FITS ? "converges" : "does not converge",
 		       c->round.rest_seconds * 1000, c->total_seconds);
-	else if (c->handover)
-		printf("downtime: %.0f ms, of %.0f expected for memory\n",
-		       c->seconds_paused * 1000, c->expected_downtime * 1000);
 	else if (c->was_paused)
-		printf("paused: %.0f ms\n", c->seconds_paused * 1000);
+		print_pause(c);
 	else
 		printf("paused: never; whole only if nothing was written meanwhile\n");
 	if (c->reconnects)

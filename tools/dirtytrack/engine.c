@@ -135,7 +135,7 @@ static int push_dirty(struct copy *c, struct copy_move *m, struct buffers *buf)
 	}
 }
 
-static int run_round(struct copy *c, struct buffers *buf)
+static int copy_dirty(struct copy *c, struct buffers *buf)
 {
 	unsigned int i;
 	int ret = 0;
@@ -144,11 +144,47 @@ static int run_round(struct copy *c, struct buffers *buf)
 		ret = push_dirty(c, &c->moves[i], buf);
 	for (i = 0; i < c->nr_moves && !ret; i++)
 		ret = pipeline_drain(c->moves[i].pipe);
+	return ret;
+}
+
+void copy_phase_end(struct copy *c, enum copy_phase phase)
+{
+	double time = now();
+
+	c->phases[phase] += time - c->phase_begin;
+	c->phase_begin = time;
+}
+
+/* There is no flush: the guest would have to wait. */
+static int run_last_round(struct copy *c, struct buffers *buf)
+{
+	int ret = copy_dirty(c, buf);
+
+	copy_phase_end(c, PHASE_MEMORY);
+	if (ret || !c->handover)
+		return ret;
+	ret = c->handover->saved(c);
+	copy_phase_end(c, PHASE_STATE);
+	/* Nothing writes any more: what this finds is all. */
+	if (!ret)
+		ret = copy_dirty(c, buf);
+	copy_phase_end(c, PHASE_REST);
+	return ret;
+}
+
+static int run_round(struct copy *c, struct buffers *buf)
+{
+	unsigned int i;
+	int ret;
+
+	if (c->round.paused)
+		return run_last_round(c, buf);
+	ret = copy_dirty(c, buf);
 	/*
 	 * The fewer pages have not been flushed, the fewer are sent again when the
-	 * server dies.  Not while the guest is paused: it would have to wait.
+	 * server dies.
 	 */
-	for (i = 0; i < c->nr_moves && !ret && !c->round.paused; i++)
+	for (i = 0; i < c->nr_moves && !ret; i++)
 		ret = pipeline_flush(c->moves[i].pipe, true);
 	return ret;
 }
@@ -443,7 +479,11 @@ static int last_round(struct copy *c, struct buffers *buf)
 	c->round.dirty_rate = 0;
 	c->round.rest_seconds = 0;
 	tell(c, COPY_ROUND_END);
-	return c->verify ? verify(c, buf) : 0;
+	if (!c->verify)
+		return 0;
+	ret = verify(c, buf);
+	copy_phase_end(c, PHASE_VERIFY);
+	return ret;
 }
 
 /* With the guest standing still. */
@@ -461,17 +501,28 @@ static int finish(struct copy *c, struct buffers *buf)
 	return ret;
 }
 
+static int prepare(struct copy *c)
+{
+	int ret = c->handover ? c->handover->prepare(c) : 0;
+
+	return ret ? ret : pause_prepare(c->pause);
+}
+
 static int paused_part(struct copy *c, struct buffers *buf)
 {
+	int ret = prepare(c), resumed = 0;
 	bool left;
-	int ret, resumed = 0;
 
+	if (ret)
+		return ret;
 	tell(c, COPY_PAUSING);
 	c->was_paused = true;
 	c->paused_at = now();
+	c->phase_begin = c->paused_at;
 	/* A terminal or pipe that takes no output must not keep the guest paused. */
 	msg_hold(true);
 	ret = pause_begin(c->pause);
+	copy_phase_end(c, PHASE_STOP);
 	if (!ret) {
 		tell(c, COPY_PAUSED);
 		ret = finish(c, buf);
@@ -482,7 +533,8 @@ static int paused_part(struct copy *c, struct buffers *buf)
 		pause_leave(c->pause);
 	else
 		resumed = pause_end(c->pause);
-	c->seconds_paused = now() - c->paused_at;
+	copy_phase_end(c, PHASE_START);
+	c->seconds_paused = c->phase_begin - c->paused_at;
 	msg_hold(false);
 	tell(c, left ? COPY_HANDED_OVER : COPY_RESUMED);
 	if (ret)

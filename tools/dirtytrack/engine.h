@@ -9,6 +9,9 @@
  * copying that would take no longer than the downtime allowed, at the speed of
  * the last round or of all rounds, whichever is less; or when rounds bring no
  * progress; or when there were as many as allowed.
+ *
+ * For a guest that is handed over, the last round is in two parts: one while the state of
+ * its devices is saved, and one for what this wrote to memory.
  */
 #ifndef ENGINE_H
 #define ENGINE_H
@@ -72,9 +75,23 @@ struct copy_round {
 
 struct copy;
 
+/* What the guest is paused for, in this order. */
+enum copy_phase {
+	PHASE_STOP,
+	PHASE_MEMORY,	/* its state is saved meanwhile, if it is handed over */
+	PHASE_STATE,	/* until that is done, if it takes longer */
+	PHASE_REST,	/* memory that this wrote to */
+	PHASE_VERIFY,
+	PHASE_LOAD,
+	PHASE_START,
+	NR_COPY_PHASES,
+};
+
 /**
  * struct copy_handover - for a guest that is to go on elsewhere
- * @save: called when it stands still, before the last round: may write to its memory
+ * @prepare: called right before the pause: what can be done while it runs
+ * @save: called when it stands still: begins what may write to its memory
+ * @saved: called when the memory that was dirty then is copied: waits for the end of that
  * @commit: called when all of its memory is there: 0 when it is elsewhere now;
  *	-EHOSTUNREACH when that cannot be known, so that it must not be resumed; another
  *	error when it is certain that it is not
@@ -82,7 +99,9 @@ struct copy;
  * Each returns 0, or a message and -errno; -EINTR without one.
  */
 struct copy_handover {
+	int (*prepare)(struct copy *copy);
 	int (*save)(struct copy *copy);
+	int (*saved)(struct copy *copy);
 	int (*commit)(struct copy *copy);
 };
 
@@ -141,10 +160,14 @@ struct copy {
 	bool was_paused;
 	double paused_at;
 	double seconds_paused;
+	double phase_begin;
+	double phases[NR_COPY_PHASES];	/* seconds; of all, @seconds_paused is the sum */
 };
 
 /* Pages of all moves. */
 uint64_t copy_npages(const struct copy *copy);
+/* In the pause: what was done since the last call, or the beginning, was @phase. */
+void copy_phase_end(struct copy *copy, enum copy_phase phase);
 /* For struct pipeline_options: @arg is the struct copy. */
 void copy_progress(void *arg);
 

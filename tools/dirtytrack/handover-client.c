@@ -16,12 +16,10 @@
 #include "nbd-client.h"
 #include "units.h"
 
-/* Bytes of state that are sent at once. */
-#define STATE_CHUNK (1024 * 1024)
-
 struct handover {
 	char *uri;		/* of the server */
 	char *control_uri;
+	char *state_uri;
 	double timeout;
 	struct nbd_handle *nbd;	/* the control export */
 	struct nbd_handle *state;	/* the state's, or NULL */
@@ -40,6 +38,12 @@ static int read_status(struct handover *h, struct handover_status *status)
 	if (le64toh(status->magic) != HANDOVER_MAGIC)
 		return -ENOPROTOOPT;
 	return le32toh(status->version) == HANDOVER_VERSION ? 0 : -EPROTO;
+}
+
+static bool is_ours(const struct handover *h,
+		    const struct handover_status *status)
+{
+	return !memcmp(status->session, h->session, sizeof(h->session));
 }
 
 /* Its error is still libnbd's, if it has one. */
@@ -79,7 +83,8 @@ int handover_open(struct handover **out, const char *uri, double timeout)
 	h->timeout = timeout;
 	ret = -EINVAL;
 	h->control_uri = nbd_uri_export(uri, HANDOVER_CONTROL);
-	if (!h->control_uri)
+	h->state_uri = nbd_uri_export(uri, HANDOVER_STATE);
+	if (!h->control_uri || !h->state_uri)
 		goto fail;
 	ret = nbd_client_open(&h->nbd, h->control_uri);
 	if (!ret)
@@ -109,6 +114,7 @@ void handover_close(struct handover *h)
 	nbd_client_close(h->state);
 	nbd_client_close(h->nbd);
 	free(h->control_uri);
+	free(h->state_uri);
 	free(h->uri);
 	free(h);
 }
@@ -119,78 +125,65 @@ static bool is_connected(struct nbd_handle *nbd)
 	return nbd && nbd_poll(nbd, 0) >= 0 && nbd_aio_is_ready(nbd) > 0;
 }
 
-int handover_prepare(struct handover *h)
-{
-	char *uri;
-	int ret;
-
-	if (is_connected(h->state))
-		return 0;
-	nbd_client_close(h->state);
-	h->state = NULL;
-	uri = nbd_uri_export(h->uri, HANDOVER_STATE);
-	ret = uri ? nbd_client_open(&h->state, uri) : -ENOMEM;
-	free(uri);
-	return ret ? explain(h, ret) : 0;
-}
-
-static int put_chunks(struct handover *h, int fd, uint64_t size, char *buf)
-{
-	uint64_t pos = 0;
-
-	while (pos < size) {
-		size_t len = size - pos < STATE_CHUNK ? size - pos :
-							STATE_CHUNK;
-		ssize_t n = pread(fd, buf, len, pos);
-		int64_t cookie;
-		int ret;
-
-		if (n <= 0) {
-			ret = n ? -errno : -EIO;
-			msg_errno(ret, "device state: cannot read it");
-			return ret;
-		}
-		cookie = nbd_aio_pwrite(h->state, buf, n, pos,
-					NBD_NULL_COMPLETION, 0);
-		ret = nbd_client_wait(h->state, cookie, now() + h->timeout);
-		if (ret)
-			return explain(h, ret);
-		pos += n;
-	}
-	return 0;
-}
-
-int handover_put_state(struct handover *h, int fd, uint64_t size)
-{
-	char *buf = malloc(STATE_CHUNK);
-	int ret = -ENOMEM;
-
-	if (buf)
-		ret = handover_prepare(h);
-	else
-		msg_errno(ret, "device state");
-	if (!ret)
-		ret = put_chunks(h, fd, size, buf);
-	free(buf);
-	return ret;
-}
-
 /* A server that was started again while nothing was said: nothing was lost. */
-static int connect_again(struct handover *h)
+static int connect_again(struct nbd_handle **nbd, const char *uri,
+			 double deadline)
 {
-	double deadline = now() + h->timeout;
 	int ret;
 
-	if (is_connected(h->nbd))
+	if (is_connected(*nbd))
 		return 0;
 	for (;;) {
-		nbd_client_close(h->nbd);
-		h->nbd = NULL;
-		ret = nbd_client_open(&h->nbd, h->control_uri);
+		nbd_client_close(*nbd);
+		*nbd = NULL;
+		ret = nbd_client_open(nbd, uri);
 		if (!ret || interrupted || now() > deadline)
 			return ret;
 		usleep(100000);
 	}
+}
+
+int handover_prepare(struct handover *h)
+{
+	double deadline = now() + h->timeout;
+	struct handover_status status;
+	int ret;
+
+	ret = connect_again(&h->state, h->state_uri, deadline);
+	if (!ret)
+		ret = connect_again(&h->nbd, h->control_uri, deadline);
+	if (!ret)
+		ret = read_status(h, &status);
+	if (ret)
+		return explain(h, ret);
+	if (le32toh(status.phase) == HANDOVER_RECEIVING && is_ours(h, &status))
+		return 0;
+	msg_error("%s: the receiver has given up%s%s", h->uri,
+		  *status.message ? ": " : "", status.message);
+	return -EREMOTEIO;
+}
+
+/*
+ * A write that was not answered is written again: the file that it goes to outlives the
+ * server.
+ */
+int handover_put_state(struct handover *h, const void *buf, size_t len,
+		       uint64_t pos)
+{
+	double deadline = now() + h->timeout;
+	int64_t cookie;
+	int ret;
+
+	do {
+		ret = connect_again(&h->state, h->state_uri, deadline);
+		if (ret)
+			break;
+		cookie = nbd_aio_pwrite(h->state, buf, len, pos,
+					NBD_NULL_COMPLETION, 0);
+		ret = nbd_client_wait(h->state, cookie, deadline);
+	} while (ret && !is_connected(h->state) && !interrupted &&
+		 now() < deadline);
+	return ret ? explain(h, ret) : 0;
 }
 
 int handover_command(struct handover *h, enum handover_verb verb, uint64_t size)
@@ -205,7 +198,7 @@ int handover_command(struct handover *h, enum handover_verb verb, uint64_t size)
 	int64_t cookie;
 	int ret;
 
-	ret = connect_again(h);
+	ret = connect_again(&h->nbd, h->control_uri, now() + h->timeout);
 	if (ret)
 		return ret;
 	memcpy(command.session, h->session, sizeof(h->session));
@@ -229,12 +222,6 @@ void handover_done(struct handover *h)
 	h->timeout = 1;
 	handover_command(h, HANDOVER_DONE, 0);
 	h->timeout = timeout;
-}
-
-static bool is_ours(const struct handover *h,
-		    const struct handover_status *status)
-{
-	return !memcmp(status->session, h->session, sizeof(h->session));
 }
 
 /* One try, on a new connection: the old one may have half of something. */

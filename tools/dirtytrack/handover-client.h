@@ -3,6 +3,7 @@
 #ifndef HANDOVER_CLIENT_H
 #define HANDOVER_CLIENT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "../nbdkit/handover.h"
@@ -17,12 +18,16 @@ int handover_open(struct handover **h, const char *uri, double timeout);
 void handover_close(struct handover *h);
 
 /*
- * Connect to where the state goes: the guest would stand still while that is done.  To
- * be called again after a while, or not at all.  0, or a message and -errno.
+ * Right before the pause: is the receiver ready, and are we connected?  The guest would
+ * stand still while that is done.  0, or a message and -errno.
  */
 int handover_prepare(struct handover *h);
-/* Bring @size bytes of device state from @fd there.  0, or a message and -errno. */
-int handover_put_state(struct handover *h, int fd, uint64_t size);
+/*
+ * Bring @len bytes of device state there.  May be called in another thread than the rest,
+ * between handover_prepare() and a command.  0, or a message and -errno.
+ */
+int handover_put_state(struct handover *h, const void *buf, size_t len,
+		       uint64_t pos);
 
 /*
  * A command.  0; or a message and -EREMOTEIO, the receiver having refused it; or,

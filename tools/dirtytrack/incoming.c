@@ -174,7 +174,7 @@ int incoming_start(struct incoming *in)
 		ret = check_waiting(in);
 	if (!ret)
 		ret = check_memory(in);
-	return ret ? ret : vm_prepare_load(in->qmp);
+	return ret ? ret : vm_state_prepare(&in->state, in->qmp, VM_STATE_LOAD);
 }
 
 int incoming_promise(struct incoming *in)
@@ -224,6 +224,7 @@ int incoming_wait(struct incoming *in)
 void incoming_end(struct incoming *in)
 {
 	guard_end(&in->guard);
+	vm_state_close(&in->state);
 	qmp_close(in->qmp);
 	in->qmp = NULL;
 }

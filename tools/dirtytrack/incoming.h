@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "guard.h"
+#include "vm-state.h"
 
 struct qmp;
 struct slot_args;
@@ -29,6 +30,7 @@ struct incoming {
 
 	struct qmp *qmp;
 	struct guard guard;
+	struct vm_state state;	/* to be loaded */
 	pid_t pid;		/* 0: none, or it has ended */
 	int pidfd;
 	int status;		/* of waitpid() */

@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "handover-client.h"
 #include "interrupt.h"
@@ -14,7 +12,6 @@
 #include "pause.h"
 #include "qmp.h"
 #include "target.h"
-#include "vm.h"
 
 /* ---- which memory ---- */
 
@@ -76,16 +73,41 @@ static struct migrate *to_migrate(struct copy *copy)
 	return copy->handover_arg;
 }
 
+/* Connections may have been lost since they were made. */
+static int prepare(struct copy *copy)
+{
+	return handover_prepare(to_migrate(copy)->handover);
+}
+
+static int put_state(void *arg, const void *buf, size_t len)
+{
+	struct migrate *m = arg;
+	int ret = handover_put_state(m->handover, buf, len, m->state_size);
+
+	m->state_size += len;
+	return ret;
+}
+
 static int save(struct copy *copy)
 {
 	struct migrate *m = to_migrate(copy);
-	struct qmp *qmp = pause_qmp(copy->pause);
-	int ret = vm_save(qmp, m->state, &m->state_size, m->answer);
 
-	/* Or it would still be at it when it is to go on. */
-	if (ret)
-		vm_cancel(qmp);
-	return ret;
+	m->state_size = 0;
+	return vm_state_save(&m->state, put_state, m, m->answer);
+}
+
+static int saved(struct copy *copy)
+{
+	return vm_state_saved(&to_migrate(copy)->state);
+}
+
+/* It would still be saved when the guest is to go on. */
+static void stop_saving(struct pause *p)
+{
+	struct migrate *m = p->arg;
+
+	vm_state_close(&m->state);
+	vm_state_cancel(pause_qmp(p), m->answer);
 }
 
 /* The guest has been asked to run there, and what became of it is not known. */
@@ -110,10 +132,8 @@ static int commit(struct copy *copy)
 	struct migrate *m = to_migrate(copy);
 	int ret;
 
-	ret = handover_put_state(m->handover, m->state, m->state_size);
-	if (!ret)
-		ret = handover_command(m->handover, HANDOVER_LOAD,
-				       m->state_size);
+	ret = handover_command(m->handover, HANDOVER_LOAD, m->state_size);
+	copy_phase_end(copy, PHASE_LOAD);
 	if (ret && ret != -EREMOTEIO && ret != -EINTR)
 		msg_error("%s: the receiver is gone", m->uri);
 	if (!ret)
@@ -126,7 +146,9 @@ static int commit(struct copy *copy)
 }
 
 static const struct copy_handover handover = {
+	.prepare = prepare,
 	.save = save,
+	.saved = saved,
 	.commit = commit,
 };
 
@@ -144,7 +166,7 @@ static void quit_here(struct qmp *qmp)
  */
 static bool guard_settle(struct pause *p)
 {
-	struct migrate *m = p->settle_arg;
+	struct migrate *m = p->arg;
 
 	switch (settle(m)) {
 	case 0:
@@ -164,7 +186,6 @@ int migrate_open(struct migrate *m, const char *qmp)
 	unsigned int i;
 	int ret;
 
-	m->state = -1;
 	m->copy.moves = m->moves;
 	m->copy.handover = &handover;
 	m->copy.handover_arg = m;
@@ -181,16 +202,11 @@ int migrate_open(struct migrate *m, const char *qmp)
 	}
 	/* It has what it needs to ask the receiver, and no slot. */
 	m->copy.pause->settle = guard_settle;
-	m->copy.pause->settle_arg = m;
+	m->copy.pause->undo = stop_saving;
+	m->copy.pause->arg = m;
 	ret = pause_guard(m->copy.pause);
 	if (ret)
 		return ret;
-	m->state = memfd_create("state", MFD_CLOEXEC);
-	if (m->state < 0) {
-		ret = -errno;
-		msg_errno(ret, "device state");
-		return ret;
-	}
 	ret = vm_slots_find(&m->slots, pause_qmp(m->copy.pause), m->refs,
 			    m->nr_refs, MAX_MOVES);
 	if (!ret)
@@ -199,6 +215,9 @@ int migrate_open(struct migrate *m, const char *qmp)
 		ret = open_move(m, i);
 	if (!ret && m->handover && !m->copy.dry_run)
 		ret = handover_prepare(m->handover);
+	if (!ret && m->handover && !m->copy.dry_run)
+		ret = vm_state_prepare(&m->state, pause_qmp(m->copy.pause),
+				       VM_STATE_SAVE);
 	return ret;
 }
 
@@ -232,8 +251,7 @@ void migrate_close(struct migrate *m)
 		source_slot_close(&m->sources[i]);
 	}
 	vm_slots_free(&m->slots);
+	vm_state_close(&m->state);
 	handover_close(m->handover);
 	pause_free(m->copy.pause);
-	if (m->state >= 0)
-		close(m->state);
 }

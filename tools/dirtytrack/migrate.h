@@ -7,6 +7,7 @@
 #include "limiter.h"
 #include "source.h"
 #include "vm-slots.h"
+#include "vm-state.h"
 
 struct handover;
 
@@ -42,8 +43,8 @@ struct migrate {
 	struct source_slot sources[MAX_MOVES];
 	struct copy_move moves[MAX_MOVES];
 	struct vm_slots slots;
-	int state;
-	uint64_t state_size;
+	struct vm_state state;
+	uint64_t state_size;	/* of what the receiver has */
 };
 
 /*

@@ -37,15 +37,18 @@ static int is_running(struct pause_qmp *p, bool *running)
 	return ret;
 }
 
+static int prepare(struct pause *base)
+{
+	struct pause_qmp *p = (struct pause_qmp *)base;
+
+	return is_running(p, &p->ran);
+}
+
 static int pause_guest(struct pause *base)
 {
 	struct pause_qmp *p = (struct pause_qmp *)base;
-	int ret;
 
-	ret = is_running(p, &p->ran);
-	if (!ret && p->ran)
-		ret = qmp_command(p->qmp, "stop", NULL);
-	return ret;
+	return p->ran ? qmp_command(p->qmp, "stop", NULL) : 0;
 }
 
 static int resume_guest(struct pause *base)
@@ -69,6 +72,7 @@ static void free_qmp(struct pause *base)
 }
 
 static const struct pause_ops ops = {
+	.prepare = prepare,
 	.pause = pause_guest,
 	.resume = resume_guest,
 	.free = free_qmp,

@@ -8,6 +8,13 @@
 #define GUARD_PAUSE 'P'
 #define GUARD_COMMIT 'C'
 
+static int resume(struct pause *p)
+{
+	if (p->undo)
+		p->undo(p);
+	return p->ops->resume(p);
+}
+
 static void resume_instead(struct pause *p)
 {
 	unsigned int tries = 3;
@@ -17,7 +24,7 @@ static void resume_instead(struct pause *p)
 	 * fails: the first thing to be read may be the rest of an answer that the
 	 * parent had begun to read.
 	 */
-	while (p->ops->resume(p) && --tries)
+	while (resume(p) && --tries)
 		;
 	msg_hold(false);
 	msg_note("killed while the guest was paused: it was resumed");
@@ -48,6 +55,11 @@ static void hold_stops(int how)
 	sigaddset(&set, SIGTTIN);
 	sigaddset(&set, SIGTTOU);
 	sigprocmask(how, &set, NULL);
+}
+
+int pause_prepare(struct pause *p)
+{
+	return p->ops->prepare ? p->ops->prepare(p) : 0;
 }
 
 int pause_begin(struct pause *p)
@@ -89,7 +101,7 @@ int pause_end(struct pause *p)
 
 	if (!p->paused)
 		return 0;
-	ret = p->ops->resume(p);
+	ret = resume(p);
 	pause_leave(p);
 	return ret;
 }

@@ -21,6 +21,7 @@ struct qmp;
 
 /**
  * struct pause_ops - a way to pause
+ * @prepare: unless NULL, what can be done while the guest still runs, right before @pause
  * @pause: pause the guest, and return when it writes no more; interrupted work
  *	returns -EINTR
  * @resume: let it run, if it ran before; also after @pause failed, and in a forked
@@ -30,6 +31,7 @@ struct qmp;
  * Those that return int return 0, or a message and -errno.
  */
 struct pause_ops {
+	int (*prepare)(struct pause *p);
 	int (*pause)(struct pause *p);
 	int (*resume)(struct pause *p);
 	void (*free)(struct pause *p);
@@ -42,14 +44,16 @@ struct pause_ops {
  * @guard: does what has to be done when this process is killed
  * @settle: for a guest that is handed over: called in the guard when this process
  *	was killed after pause_commit(): is the guest to be resumed here?
- * @settle_arg: for @settle
+ * @undo: unless NULL, called before the guest is resumed, also in the guard
+ * @arg: for @settle and @undo
  */
 struct pause {
 	const struct pause_ops *ops;
 	bool paused;
 	struct guard guard;
 	bool (*settle)(struct pause *p);
-	void *settle_arg;
+	void (*undo)(struct pause *p);
+	void *arg;
 };
 
 /* Each returns NULL after a message. */
@@ -67,6 +71,8 @@ int pause_guard(struct pause *p);
 struct qmp *pause_qmp(const struct pause *p);
 bool pause_qmp_ran(const struct pause *p);
 
+/* Right before pause_begin(), which then takes less time.  0, or a message and -errno. */
+int pause_prepare(struct pause *p);
 int pause_begin(struct pause *p);
 int pause_end(struct pause *p);
 /*

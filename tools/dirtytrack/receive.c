@@ -16,7 +16,6 @@
 #include "qmp.h"
 #include "receive.h"
 #include "units.h"
-#include "vm.h"
 
 /* A server that cannot live is not started for ever. */
 #define MAX_STARTS 20
@@ -55,7 +54,7 @@ static int do_load(struct receive *r, uint64_t size)
 		return EBUSY;
 	if (size > HANDOVER_MAX_STATE)
 		return EINVAL;
-	if (vm_load(r->qemu.qmp, r->state, size, r->opts.timeout)) {
+	if (vm_state_load(&r->qemu.state, r->state, size, r->opts.timeout)) {
 		give_up(r, interrupted ? "interrupted" : msg_last());
 		return EIO;
 	}

@@ -12,6 +12,8 @@
  * not go unnoticed: the sum is wrong, or a page is not what the table says.  What it
  * finds goes to standard error, and it dies of it.
  *
+ * COMMAND is one of QMP, or "load", which is when the state is being loaded.
+ *
  * While it runs it holds a lock on FILE, which two guests on one host cannot both.
  */
 #include <errno.h>
@@ -60,7 +62,7 @@ static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool running;
 static const char *status = "running";
 static const char *migration = "none";
-static int passed_fd = -1;
+static int passed_fd = -1, monitor_fd = -1;
 
 static void die(const char *what)
 {
@@ -179,13 +181,63 @@ static void set_running(bool on)
 
 /* ---- its QEMU ---- */
 
+static struct json_object *text(const char *key, const char *value)
+{
+	struct json_object *obj = json_object_new_object();
+
+	json_object_object_add(obj, key, json_object_new_string(value));
+	return obj;
+}
+
+/* To whoever is connected; drops the reference. */
+static int send_message(struct json_object *obj)
+{
+	char *line;
+	int n = asprintf(&line, "%s\r\n", json_object_to_json_string(obj));
+
+	json_object_put(obj);
+	if (n < 0)
+		return -1;
+	n = send(monitor_fd, line, n, MSG_NOSIGNAL);
+	free(line);
+	return n;
+}
+
+static void set_migration(const char *now)
+{
+	struct json_object *event = text("event", "MIGRATION");
+
+	migration = now;
+	json_object_object_add(event, "data", text("status", now));
+	send_message(event);
+}
+
+/* What is to be done instead of @name, if it is that which is to fail; NULL if nothing. */
+static const char *failure(const char *name)
+{
+	if (!fail_command || strcmp(name, fail_command))
+		return NULL;
+	fprintf(stderr, "standin-qemu %d: at %s\n", getpid(), name);
+	if (!strcmp(fail_how, "die"))
+		_exit(1);
+	while (!strcmp(fail_how, "hang"))
+		pause();
+	/* Until the test has done what it does meanwhile. */
+	while (!strcmp(fail_how, "slow") && access("go", F_OK))
+		usleep(10000);
+	return strcmp(fail_how, "slow") ? fail_how : NULL;
+}
+
 static int save(void)
 {
 	const char *from = (char *)&cpu;
 	size_t left = sizeof(cpu);
 
-	/* Saving may write to guest memory. */
+	/* Saving may write to guest memory, and not at once. */
+	pthread_mutex_lock(&big_lock);
+	usleep(20000);
 	tick();
+	pthread_mutex_unlock(&big_lock);
 	while (left) {
 		ssize_t n = write(passed_fd, from, left);
 
@@ -199,8 +251,10 @@ static int save(void)
 
 static int load(void)
 {
-	char *to = (char *)&cpu;
-	size_t left = sizeof(cpu);
+	static struct state loaded;
+	char *to = (char *)&loaded;
+	size_t left = sizeof(loaded);
+	const char *how;
 
 	while (left) {
 		ssize_t n = read(passed_fd, to, left);
@@ -210,10 +264,16 @@ static int load(void)
 		to += n;
 		left -= n;
 	}
-	if (cpu.magic != MAGIC)
+	how = failure("load");
+	while (how && !strcmp(how, "stall"))
+		pause();
+	if (loaded.magic != MAGIC || how)
 		return -1;
+	pthread_mutex_lock(&big_lock);
+	cpu = loaded;
 	check_all();
 	status = "paused";
+	pthread_mutex_unlock(&big_lock);
 	return 0;
 }
 
@@ -221,15 +281,18 @@ static int load(void)
 static void *migrate(void *arg)
 {
 	const bool out = arg != NULL;
-	int ret;
+	int ret = out ? save() : load();
 
 	pthread_mutex_lock(&big_lock);
-	ret = out ? save() : load();
 	close(passed_fd);
 	passed_fd = -1;
-	if (out && !ret)
+	/* It gets there in two steps. */
+	set_migration(ret ? "failed" : "completed");
+	pthread_mutex_unlock(&big_lock);
+	usleep(20000);
+	pthread_mutex_lock(&big_lock);
+	if (out)
 		status = "postmigrate";
-	migration = ret ? "failed" : "completed";
 	pthread_mutex_unlock(&big_lock);
 	return NULL;
 }
@@ -239,17 +302,11 @@ static void start_migration(bool out)
 	pthread_t thread;
 
 	migration = "active";
+	if (out)
+		status = "finish-migrate";
 	if (pthread_create(&thread, NULL, migrate, out ? &cpu : NULL))
 		die("pthread_create");
 	pthread_detach(thread);
-}
-
-static struct json_object *text(const char *key, const char *value)
-{
-	struct json_object *obj = json_object_new_object();
-
-	json_object_object_add(obj, key, json_object_new_string(value));
-	return obj;
 }
 
 static struct json_object *memdevs(void)
@@ -281,6 +338,8 @@ static struct json_object *execute(const char *name)
 		return text("status", migration);
 	if (!strcmp(name, "stop"))
 		set_running(false);
+	else if (!strcmp(name, "cont") && !strcmp(status, "finish-migrate"))
+		return NULL;
 	else if (!strcmp(name, "cont"))
 		set_running(true);
 	else if (!strcmp(name, "migrate"))
@@ -294,34 +353,22 @@ static struct json_object *execute(const char *name)
 	return json_object_new_object();
 }
 
-static void answer(int fd, struct json_object *command)
+static void answer(struct json_object *command)
 {
 	struct json_object *reply = json_object_new_object(), *value;
 	struct json_object *result = NULL;
-	const char *name = "";
-	char *line;
-	int n;
+	const char *name = "", *how;
 
 	if (json_object_object_get_ex(command, "execute", &value))
 		name = json_object_get_string(value);
-	if (fail_command && !strcmp(name, fail_command)) {
-		fprintf(stderr, "standin-qemu %d: at %s\n", getpid(), name);
-		if (!strcmp(fail_how, "die"))
-			_exit(1);
-		while (!strcmp(fail_how, "hang"))
-			pause();
-		/* Until the test has done what it does meanwhile. */
-		while (!strcmp(fail_how, "slow") && access("go", F_OK))
-			usleep(10000);
-		/* It says that it does it. */
-		if (!strcmp(fail_how, "stall"))
-			result = json_object_new_object();
-	}
-	if (!fail_command || strcmp(name, fail_command) ||
-	    !strcmp(fail_how, "slow")) {
+	how = failure(name);
+	if (!how) {
 		pthread_mutex_lock(&big_lock);
 		result = execute(name);
 		pthread_mutex_unlock(&big_lock);
+	} else if (!strcmp(how, "stall")) {
+		/* It says that it does it. */
+		result = json_object_new_object();
 	}
 	if (result)
 		json_object_object_add(reply, "return", result);
@@ -329,11 +376,7 @@ static void answer(int fd, struct json_object *command)
 		json_object_object_add(reply, "error", text("desc", "it fails"));
 	if (json_object_object_get_ex(command, "id", &value))
 		json_object_object_add(reply, "id", json_object_get(value));
-	n = asprintf(&line, "%s\r\n", json_object_to_json_string(reply));
-	if (n > 0 && send(fd, line, n, MSG_NOSIGNAL) < 0)
-		n = 0;
-	free(line);
-	json_object_put(reply);
+	send_message(reply);
 	/* After the answer, as QEMU. */
 	if (!strcmp(name, "quit") && result)
 		_exit(0);
@@ -366,6 +409,7 @@ static void serve(int fd)
 	char buf[4096];
 	ssize_t n;
 
+	monitor_fd = fd;
 	if (send(fd, greeting, strlen(greeting), MSG_NOSIGNAL) < 0)
 		n = 0;
 	while ((n = receive(fd, buf, sizeof(buf))) > 0) {
@@ -378,7 +422,7 @@ static void serve(int fd)
 			pos += json_tokener_get_parse_end(tok);
 			if (!obj)
 				break;
-			answer(fd, obj);
+			answer(obj);
 			json_object_put(obj);
 		}
 	}

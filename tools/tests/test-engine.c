@@ -57,6 +57,14 @@ static struct fake_pause {
 	void (*on_pause)(void);
 } fake_pause;
 
+/* What is called of a handover, in this order, and which of it fails. */
+static struct fake_handover {
+	unsigned int prepares, saves, saveds, commits;
+	int fail_prepare, fail_save, fail_saved, fail_commit;
+	bool saving;
+	bool at_commit;		/* the target was as the memory then */
+} fake_handover;
+
 static volatile sig_atomic_t cancel;
 static struct copy_move move;
 static struct copy copy;
@@ -759,6 +767,159 @@ static void events_tell_the_truth(void)
 	tear_down();
 }
 
+/* A device's write: the guest stands still, and its state is being saved. */
+static void device_write(uint64_t page, char c)
+{
+	if (!fake_handover.saving) {
+		tap_fail(__FILE__, __LINE__, "a device writes, and is not saved");
+		return;
+	}
+	memset(fake.memory + page * PAGE, c, PAGE);
+	dtrack_bitmap_set(fake.resident, page, 1);
+	dtrack_bitmap_set(fake.dirty, page, 1);
+}
+
+static int prepare_fake(struct copy *c)
+{
+	(void)c;
+	if (!fake.running)
+		tap_fail(__FILE__, __LINE__, "prepared in the pause");
+	fake_handover.prepares++;
+	return fake_handover.fail_prepare;
+}
+
+static int save_fake(struct copy *c)
+{
+	(void)c;
+	if (fake.running)
+		tap_fail(__FILE__, __LINE__, "saved while running");
+	fake_handover.saves++;
+	fake_handover.saving = !fake_handover.fail_save;
+	return fake_handover.fail_save;
+}
+
+static int saved_fake(struct copy *c)
+{
+	(void)c;
+	fake_handover.saveds++;
+	device_write(1, 'd');
+	device_write(777, 'd');
+	fake_handover.saving = false;
+	return fake_handover.fail_saved;
+}
+
+static bool target_is_memory(void)
+{
+	static char got[PAGE];
+	uint64_t page;
+
+	for (page = 0; page < NPAGES; page++)
+		if (move.dst->ops->read(move.dst, page, 1, got) ||
+		    memcmp(got, fake.memory + page * PAGE, PAGE))
+			return false;
+	return true;
+}
+
+static int commit_fake(struct copy *c)
+{
+	(void)c;
+	fake_handover.commits++;
+	fake_handover.at_commit = target_is_memory();
+	return fake_handover.fail_commit;
+}
+
+static const struct copy_handover fake_handover_ops = {
+	.prepare = prepare_fake,
+	.save = save_fake,
+	.saved = saved_fake,
+	.commit = commit_fake,
+};
+
+static bool set_up_handover(void)
+{
+	memset(&fake_handover, 0, sizeof(fake_handover));
+	if (!set_up())
+		return false;
+	copy.handover = &fake_handover_ops;
+	copy.verify = false;
+	return true;
+}
+
+/* Right before a page is read that was dirty at the pause. */
+static void write_while_saved(uint64_t first)
+{
+	static unsigned int n;
+
+	if (!fake_handover.saving || n++ % 3)
+		return;
+	device_write(first, 'x');
+	device_write((first + 500) % NPAGES, 'y');
+}
+
+static void write_after_it_was_read(uint64_t next)
+{
+	if (fake_handover.saving && next)
+		device_write(next - 1, 'z');
+}
+
+static void handover_takes_what_saving_writes(void)
+{
+	double sum = 0;
+	unsigned int i;
+
+	CHECK(set_up_handover());
+	fake_pause.on_pause = write_at_pause;
+	fake.on_read = write_while_saved;
+	fake.on_take = write_after_it_was_read;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(fake_handover.prepares, 1);
+	CHECK_EQ(fake_handover.saves, 1);
+	CHECK_EQ(fake_handover.saveds, 1);
+	CHECK_EQ(fake_handover.commits, 1);
+	CHECK(fake_handover.at_commit);
+	/* It runs elsewhere. */
+	CHECK_EQ(fake_pause.resumes, 0);
+	for (i = 0; i < NR_COPY_PHASES; i++)
+		sum += copy.phases[i];
+	CHECK(copy.phases[PHASE_MEMORY] > 0 && copy.phases[PHASE_REST] > 0);
+	CHECK(sum > copy.seconds_paused - 1e-6 &&
+	      sum < copy.seconds_paused + 1e-6);
+	drop();
+}
+
+static void failing_handover_resumes(void)
+{
+	int *const fails[] = {
+		&fake_handover.fail_save, &fake_handover.fail_saved,
+		&fake_handover.fail_commit,
+	};
+	unsigned int i;
+
+	for (i = 0; i < sizeof(fails) / sizeof(*fails); i++) {
+		CHECK(set_up_handover());
+		*fails[i] = -EIO;
+		CHECK_EQ(copy_run(&copy), -EIO);
+		CHECK_EQ(fake_handover.saveds, i > 0);
+		CHECK_EQ(fake_handover.commits, i > 1);
+		CHECK_RUNNING();
+		drop();
+	}
+	/* Not even paused. */
+	CHECK(set_up_handover());
+	fake_handover.fail_prepare = -EIO;
+	CHECK_EQ(copy_run(&copy), -EIO);
+	CHECK_EQ(fake_pause.pauses, 0);
+	CHECK(!copy.was_paused);
+	drop();
+	/* It may run there. */
+	CHECK(set_up_handover());
+	fake_handover.fail_commit = -EHOSTUNREACH;
+	CHECK_EQ(copy_run(&copy), -EHOSTUNREACH);
+	CHECK_EQ(fake_pause.resumes, 0);
+	CHECK(!fake.running);
+	drop();
+}
+
 static void write_new(void)
 {
 	unsigned int i;
@@ -829,6 +990,8 @@ int main(void)
 		TAP_TEST(interrupted_anywhere),
 		TAP_TEST(eintr_without_request),
 		TAP_TEST(events_tell_the_truth),
+		TAP_TEST(handover_takes_what_saving_writes),
+		TAP_TEST(failing_handover_resumes),
 		TAP_TEST(full_disk),
 	};
 	int ret;

@@ -467,6 +467,17 @@ case_fail_there()
 	start -- -- --fail "$1:$2" && migrate && ends 1 && guest_is here
 }
 
+# QEMU there does not wait for a guest: then nobody does.
+case_not_incoming()
+{
+	local got=0
+
+	start -- -- --fail "$1:$2" && return 1
+	wait "$dst" || got=$?
+	[ "$got" = 125 ] && ! grep -q "waiting for a guest" dst.log &&
+		await "$src" [ -S qmp ] && guest_is here
+}
+
 # It does not quit: it must not run either.
 case_no_quit()
 {
@@ -520,7 +531,7 @@ case_killed()
 	rounds)	start -- -- ;;
 	stop | migrate)
 		start --fail "$phase:slow" -- -- ;;
-	migrate-incoming | cont)
+	load | cont)
 		start -- -- --fail "$phase:slow" ;;
 	esac || return 1
 	there=$(receiver_child standin-qemu)
@@ -554,23 +565,24 @@ cases=(
 	"filter_error pwrite ENOSPC rounds No.space.left" "filter_error pwrite EIO pause ."
 	"filter_error pread EIO pause cannot.read"
 	"fail_here stop error" "fail_here migrate error" "fail_here migrate stall"
-	"fail_there migrate-incoming error" "fail_there migrate-incoming die"
-	"fail_there migrate-incoming hang" "fail_there migrate-incoming stall" "fail_there cont error" "fail_there cont die"
+	"not_incoming migrate-incoming error" "not_incoming migrate-incoming die"
+	"not_incoming migrate-incoming hang" "not_incoming getfd error"
+	"fail_there load error" "fail_there load die" "fail_there load stall" "fail_there cont error" "fail_there cont die"
 	"fail_there cont hang"
 	"killed tool rounds here 137" "killed tool stop here 137"
-	"killed tool migrate here 137" "killed tool migrate-incoming here 137"
+	"killed tool migrate here 137" "killed tool load here 137"
 	"killed tool cont there 137"
 	"killed receive rounds here 1" "killed receive stop here 1"
-	"killed receive migrate here 1" "killed receive migrate-incoming here 1"
+	"killed receive migrate here 1" "killed receive load here 1"
 	"killed receive cont there 5"
 	"killed nbdkit rounds there 0" "killed nbdkit stop there 0"
-	"killed nbdkit migrate there 0" "killed nbdkit migrate-incoming here 1"
+	"killed nbdkit migrate there 0" "killed nbdkit load here 1"
 	"killed nbdkit cont there 0"
 	"killed src rounds nowhere 1" "killed src stop nowhere 1"
-	"killed src migrate nowhere 1" "killed src migrate-incoming there 0"
+	"killed src migrate nowhere 1" "killed src load there 0"
 	"killed src cont there 0"
 	"killed dst rounds here 1" "killed dst stop here 1" "killed dst migrate here 1"
-	"killed dst migrate-incoming here 1" "killed dst cont here 1"
+	"killed dst load here 1" "killed dst cont here 1"
 )
 [ $# = 0 ] || cases=("$@")
 
