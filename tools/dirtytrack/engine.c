@@ -503,9 +503,14 @@ static int finish(struct copy *c, struct buffers *buf)
 
 static int prepare(struct copy *c)
 {
-	int ret = c->handover ? c->handover->prepare(c) : 0;
+	/* This first, as it may take as long as others' pauses. */
+	int ret = pause_prepare(c->pause);
 
-	return ret ? ret : pause_prepare(c->pause);
+	if (!ret && c->handover)
+		ret = c->handover->prepare(c);
+	if (ret)
+		pause_end(c->pause);
+	return ret;
 }
 
 static int paused_part(struct copy *c, struct buffers *buf)

@@ -141,7 +141,7 @@ static int commit(struct copy *copy)
 	if (ret)
 		return ret;
 	ret = handover_command(m->handover, HANDOVER_RUN,
-			       !pause_qmp_ran(copy->pause));
+			       copy->pause->idle);
 	return ret ? settle(m) : 0;
 }
 

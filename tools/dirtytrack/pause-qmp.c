@@ -16,7 +16,6 @@
 struct pause_qmp {
 	struct pause base;
 	struct qmp *qmp;
-	bool ran;	/* the guest ran when it was to be paused */
 };
 
 static int is_running(struct pause_qmp *p, bool *running)
@@ -39,24 +38,25 @@ static int is_running(struct pause_qmp *p, bool *running)
 
 static int prepare(struct pause *base)
 {
-	struct pause_qmp *p = (struct pause_qmp *)base;
+	bool running = false;
+	int ret = is_running((struct pause_qmp *)base, &running);
 
-	return is_running(p, &p->ran);
+	base->idle = !running;
+	return ret;
 }
 
 static int pause_guest(struct pause *base)
 {
 	struct pause_qmp *p = (struct pause_qmp *)base;
 
-	return p->ran ? qmp_command(p->qmp, "stop", NULL) : 0;
+	return base->idle ? 0 : qmp_command(p->qmp, "stop", NULL);
 }
 
 static int resume_guest(struct pause *base)
 {
 	struct pause_qmp *p = (struct pause_qmp *)base;
 
-	/* Somebody else had paused it, and has reasons. */
-	if (!p->ran)
+	if (base->idle)
 		return 0;
 	/* Whoever wants this program to end wants the guest to run. */
 	qmp_set_cancel(p->qmp, NULL);
@@ -91,23 +91,11 @@ struct pause *pause_by_qmp(const char *path, double timeout)
 		free(p);
 		return NULL;
 	}
-	/*
-	 * Asked now, so that the guard knows: it is a copy of this process from
-	 * before the pause.
-	 */
-	if (is_running(p, &p->ran)) {
-		free_qmp(&p->base);
-		return NULL;
-	}
+	pause_lock_add(&p->base.lock, qmp_peer(p->qmp));
 	return &p->base;
 }
 
 struct qmp *pause_qmp(const struct pause *base)
 {
 	return ((const struct pause_qmp *)base)->qmp;
-}
-
-bool pause_qmp_ran(const struct pause *base)
-{
-	return ((const struct pause_qmp *)base)->ran;
 }

@@ -25,7 +25,7 @@
  * struct target - a process to stop
  * @pid: its id, for /proc and for messages
  * @pidfd: it, for signals: an id may have come to mean another process
- * @ran: it was not stopped when this program first saw it
+ * @ran: it was not stopped right before
  */
 struct target {
 	pid_t pid;
@@ -196,7 +196,19 @@ static void free_signal(struct pause *base)
 	free(p);
 }
 
+static int prepare(struct pause *base)
+{
+	struct pause_signal *p = (struct pause_signal *)base;
+	size_t i;
+
+	/* Who is gone by now is found out when he is to stop. */
+	for (i = 0; i < p->nr; i++)
+		p->targets[i].ran = all_stopped(&p->targets[i]) != 1;
+	return 0;
+}
+
 static const struct pause_ops ops = {
+	.prepare = prepare,
 	.pause = pause_all,
 	.resume = resume_all,
 	.free = free_signal,
@@ -223,10 +235,11 @@ struct pause *pause_by_signal(const pid_t *pids, size_t nr, double timeout)
 			msg_errno(errno, "process %d", t->pid);
 			if (t->pidfd >= 0)
 				close(t->pidfd);
+			pause_lock_close(&p->base.lock);
 			free_signal(&p->base);
 			return NULL;
 		}
-		t->ran = all_stopped(t) != 1;
+		pause_lock_add(&p->base.lock, t->pid);
 	}
 	return &p->base;
 }

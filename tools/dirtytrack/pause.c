@@ -4,9 +4,13 @@
 #include "msg.h"
 #include "pause.h"
 
-/* What this process tells the guard; 0 when nothing is to be done. */
+/*
+ * What this process tells the guard; 0 when nothing is to be done.  All that the guard
+ * knows of @idle is what it is told: it is a copy from before.
+ */
 #define GUARD_PAUSE 'P'
 #define GUARD_COMMIT 'C'
+#define GUARD_COMMIT_IDLE 'c'
 
 static int resume(struct pause *p)
 {
@@ -35,6 +39,7 @@ static void act(void *arg, char state)
 {
 	struct pause *p = arg;
 
+	p->idle = state == GUARD_COMMIT_IDLE;
 	if (state == GUARD_PAUSE || (p->settle && p->settle(p)))
 		resume_instead(p);
 	msg_hold(false);
@@ -42,7 +47,12 @@ static void act(void *arg, char state)
 
 int pause_guard(struct pause *p)
 {
-	return guard_start(&p->guard, act, p);
+	int ret = pause_prepare(p);
+
+	if (!ret)
+		ret = guard_start(&p->guard, act, p);
+	pause_end(p);
+	return ret;
 }
 
 /* A Ctrl-Z, or output to a terminal that is not ours, must not stop us now. */
@@ -57,17 +67,33 @@ static void hold_stops(int how)
 	sigprocmask(how, &set, NULL);
 }
 
+static void unprepare(struct pause *p)
+{
+	p->prepared = false;
+	pause_lock_drop(&p->lock);
+}
+
 int pause_prepare(struct pause *p)
 {
-	return p->ops->prepare ? p->ops->prepare(p) : 0;
+	int ret = pause_lock_take(&p->lock);
+
+	if (ret)
+		return ret;
+	p->prepared = true;
+	ret = p->ops->prepare ? p->ops->prepare(p) : 0;
+	if (ret)
+		unprepare(p);
+	return ret;
 }
 
 int pause_begin(struct pause *p)
 {
-	int ret;
+	int ret = p->prepared ? 0 : pause_prepare(p);
 
+	if (ret)
+		return ret;
 	/* Told before it is true: resuming a guest that runs does no harm. */
-	ret = guard_tell(&p->guard, GUARD_PAUSE);
+	ret = guard_tell(&p->guard, p->idle ? 0 : GUARD_PAUSE);
 	if (ret) {
 		msg_errno(ret, "the guard process is gone");
 		return ret;
@@ -79,7 +105,8 @@ int pause_begin(struct pause *p)
 
 int pause_commit(struct pause *p)
 {
-	int ret = guard_tell(&p->guard, GUARD_COMMIT);
+	int ret = guard_tell(&p->guard, p->idle ? GUARD_COMMIT_IDLE :
+						  GUARD_COMMIT);
 
 	if (ret)
 		msg_errno(ret, "the guard process is gone");
@@ -93,14 +120,17 @@ void pause_leave(struct pause *p)
 	p->paused = false;
 	guard_tell(&p->guard, 0);
 	hold_stops(SIG_UNBLOCK);
+	unprepare(p);
 }
 
 int pause_end(struct pause *p)
 {
 	int ret;
 
-	if (!p->paused)
+	if (!p->paused) {
+		unprepare(p);
 		return 0;
+	}
 	ret = resume(p);
 	pause_leave(p);
 	return ret;
@@ -112,5 +142,6 @@ void pause_free(struct pause *p)
 		return;
 	pause_end(p);
 	guard_end(&p->guard);
+	pause_lock_close(&p->lock);
 	p->ops->free(p);
 }

@@ -15,13 +15,15 @@
 #include <sys/types.h>
 
 #include "guard.h"
+#include "pause-lock.h"
 
 struct pause;
 struct qmp;
 
 /**
  * struct pause_ops - a way to pause
- * @prepare: unless NULL, what can be done while the guest still runs, right before @pause
+ * @prepare: unless NULL, finds out whether the guest runs, right before @pause, and when
+ *	the guard is started
  * @pause: pause the guest, and return when it writes no more; interrupted work
  *	returns -EINTR
  * @resume: let it run, if it ran before; also after @pause failed, and in a forked
@@ -40,6 +42,9 @@ struct pause_ops {
 /**
  * struct pause - embedded in what a constructor makes
  * @ops: the way
+ * @lock: of the guest, if it can be known
+ * @idle: somebody else had the guest paused before, and has reasons: it is not resumed
+ * @prepared: pause_prepare() was called, and we have the lock
  * @paused: pause_begin() was called, pause_end() and pause_leave() were not
  * @guard: does what has to be done when this process is killed
  * @settle: for a guest that is handed over: called in the guard when this process
@@ -49,6 +54,9 @@ struct pause_ops {
  */
 struct pause {
 	const struct pause_ops *ops;
+	struct pause_lock lock;
+	bool idle;
+	bool prepared;
 	bool paused;
 	struct guard guard;
 	bool (*settle)(struct pause *p);
@@ -67,13 +75,16 @@ struct pause *pause_by_command(const char *pause_cmd, const char *resume_cmd);
  */
 int pause_guard(struct pause *p);
 
-/* Of a pause by QMP: its connection, for other commands; did the guest run before? */
+/* Of a pause by QMP: its connection, for other commands. */
 struct qmp *pause_qmp(const struct pause *p);
-bool pause_qmp_ran(const struct pause *p);
 
-/* Right before pause_begin(), which then takes less time.  0, or a message and -errno. */
+/*
+ * Right before pause_begin(), which then takes less time: wait until nobody else has the
+ * guest paused.  0, or a message and -errno.
+ */
 int pause_prepare(struct pause *p);
 int pause_begin(struct pause *p);
+/* Also of what was only prepared. */
 int pause_end(struct pause *p);
 /*
  * From here on the guest may run elsewhere, so that it is not known to a guard whether

@@ -201,6 +201,52 @@ static void killed_while_paused(void)
 	end_guest(guest);
 }
 
+/*
+ * Another command has the guest paused, and then resumes it, or is killed.  Ours waits for
+ * that, and nobody resumes under it.
+ */
+static void one_at_a_time(void)
+{
+	int killed;
+
+	for (killed = 0; killed < 2; killed++) {
+		pid_t guest = start_guest();
+		struct pause *p = pause_by_signal(&guest, 1, 5);
+		double start;
+		int fds[2];
+		pid_t other;
+		char c;
+
+		CHECK(p);
+		CHECK_EQ(pipe(fds), 0);
+		other = fork();
+		CHECK(other >= 0);
+		if (!other) {
+			struct pause *q = pause_by_signal(&guest, 1, 5);
+
+			if (!q || pause_guard(q) || pause_begin(q) ||
+			    write(fds[1], "p", 1) != 1)
+				_exit(1);
+			usleep(200000);
+			if (killed)
+				raise(SIGKILL);
+			_exit(pause_end(q) ? 1 : 0);
+		}
+		CHECK_EQ(read(fds[0], &c, 1), 1);
+		start = now();
+		CHECK_EQ(pause_begin(p), 0);
+		CHECK(now() - start > 0.1);
+		CHECK(!runs(0.2));
+		CHECK_EQ(pause_end(p), 0);
+		CHECK(runs(10));
+		CHECK_EQ(waitpid(other, NULL, 0), other);
+		pause_free(p);
+		close(fds[0]);
+		close(fds[1]);
+		end_guest(guest);
+	}
+}
+
 /* Killed with its whole process group, when the guest is not paused: no guard
  * stays, and none of the guest's state is touched.
  */
@@ -275,6 +321,7 @@ int main(void)
 		TAP_TEST(no_such_process),
 		TAP_TEST(killed_while_paused),
 		TAP_TEST(killed_while_not_paused),
+		TAP_TEST(one_at_a_time),
 		TAP_TEST(commands),
 	};
 
