@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dirtytrack backup: versions of a slot, each as it was at one point in time, of which
+ * dirtytrack backup: versions of slots, each as they were at one point in time, of which
  * all but the first have only what changed.
  *
- * The log is this process's: it ends with it, and after that nobody knows what changed.
+ * The logs are this process's: they end with it, and after that nobody knows what changed.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -19,11 +19,10 @@
 #include <json-c/json.h>
 
 #include "../lib/dirtytrack.h"
+#include "backup-slot.h"
 #include "builtin.h"
-#include "chain.h"
 #include "copy-options.h"
 #include "copy-report.h"
-#include "device.h"
 #include "engine.h"
 #include "guard.h"
 #include "interrupt.h"
@@ -31,9 +30,7 @@
 #include "pause-options.h"
 #include "pause.h"
 #include "pipeline.h"
-#include "qemu-nbd.h"
 #include "shell.h"
-#include "source-kept.h"
 #include "target.h"
 #include "units.h"
 
@@ -56,6 +53,7 @@ enum {
 	COL_SIZE,
 	COL_PAUSE,
 	COL_TIME,
+	COL_SLOT,
 	COL_FILE,
 	NR_COLUMNS,
 };
@@ -88,11 +86,15 @@ static const struct column columns[NR_COLUMNS] = {
 	[COL_PAUSE] = { "PAUSE", COLUMN_SECONDS, 6, 0,
 			"seconds that the guest was paused" },
 	[COL_TIME] = { "TIME", COLUMN_SECONDS, 7, 0, "seconds it took" },
+	[COL_SLOT] = { "SLOT", COLUMN_TEXT, 8, COLUMN_HIDDEN, "the slot" },
 	[COL_FILE] = { "FILE", COLUMN_TEXT, 0, 0, "file, or URI of the server" },
 };
 
+#define MAX_BACKUP_SLOTS 64
+
 struct backup {
-	const char *ref;
+	char **refs;		/* of slots */
+	unsigned int nr;
 	const char *target;
 	bool incremental;
 	double interval;	/* 0: by signal only */
@@ -106,9 +108,8 @@ struct backup {
 
 	bool to_files;
 	struct table *table;
-	struct source_kept src;
-	struct chain chain;	/* of files */
-	char dir[64];		/* for the socket */
+	struct backup_slot slots[MAX_BACKUP_SLOTS];
+	unsigned int nr_slots;	/* those of them that were begun with */
 	struct guard guard;
 	sigset_t signals;	/* blocked ones, while it waits */
 	unsigned int made;
@@ -116,19 +117,16 @@ struct backup {
 	unsigned int failures;	/* in a row */
 };
 
-/* A version at work. */
+/* A version at work, of all slots. */
 struct version {
-	bool full;
-	const char *name;	/* of the file, or URI */
+	bool full;		/* all slots are to be whole */
 	unsigned int number;
 	double start;
 	time_t at;
 	struct copy_options opts;
 	struct copy copy;
-	struct copy_move move;
+	struct copy_move moves[MAX_BACKUP_SLOTS];
 	struct copy_report report;
-	struct pipeline_stats stats;
-	struct qemu_nbd server;
 };
 
 static volatile sig_atomic_t asked;
@@ -168,6 +166,13 @@ static int set_option(struct backup *b, int val, const char *arg)
 	return ret <= 0 ? ret : copy_option(&b->opts, val, arg);
 }
 
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
 static int check_options(struct backup *b)
 {
 	enum target_kind kind = target_kind(b->target);
@@ -183,6 +188,11 @@ static int check_options(struct backup *b)
 	}
 	if (!b->incremental)
 		b->count = 1;
+	if (b->to_files && b->nr > 1 && !is_directory(b->target)) {
+		msg_error("backup: %s: it is no directory, which is wanted for several slots",
+			  b->target);
+		return -1;
+	}
 	return pause_options_check(&b->pause_opts, "backup");
 }
 
@@ -196,7 +206,8 @@ static uint64_t size_on_disk(const char *path)
 	return stat(path, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
-static int show_version(struct backup *b, const struct version *v)
+static int show_slot(struct backup *b, const struct version *v,
+		     const struct backup_slot *slot)
 {
 	struct cell cells[NR_COLUMNS] = { 0 };
 	struct json_object *obj, *row;
@@ -206,21 +217,23 @@ static int show_version(struct backup *b, const struct version *v)
 	gmtime_r(&v->at, &tm);
 	strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%SZ", &tm);
 	cells[COL_VERSION] = cell_number(v->number);
-	cells[COL_KIND] = cell_text(v->full ? "full" : "changes");
+	cells[COL_KIND] = cell_text(slot->full ? "full" : "changes");
 	cells[COL_AT] = cell_text(at);
 	cells[COL_ROUNDS] = cell_number(v->copy.round.round);
-	cells[COL_PAGES] = cell_number(v->stats.pages);
-	cells[COL_WRITTEN] = cell_number(v->stats.data * DTRACK_PAGE_SIZE);
-	cells[COL_ZERO] = cell_number(v->stats.pages - v->stats.data);
+	cells[COL_PAGES] = cell_number(slot->stats.pages);
+	cells[COL_WRITTEN] = cell_number(slot->stats.data * DTRACK_PAGE_SIZE);
+	cells[COL_ZERO] = cell_number(slot->stats.pages - slot->stats.data);
 	if (b->to_files)
-		cells[COL_SIZE] = cell_number(size_on_disk(v->name));
+		cells[COL_SIZE] = cell_number(size_on_disk(slot->file));
 	cells[COL_PAUSE] = cell_real(v->copy.seconds_paused);
 	cells[COL_TIME] = cell_real(now() - v->start);
-	cells[COL_FILE] = cell_text(v->name);
+	cells[COL_SLOT] = cell_text(slot->ref);
+	cells[COL_FILE] = cell_text(slot->file);
 	if (!b->opts.table.json)
 		return table_stream(b->table, cells);
 	obj = json_object_new_object();
 	json_object_object_add(obj, "event", json_object_new_string("version"));
+	json_object_object_add(obj, "slot", json_object_new_string(slot->ref));
 	row = table_json_row(b->table, cells);
 	json_object_object_foreach(row, key, value)
 		json_object_object_add(obj, key, json_object_get(value));
@@ -228,36 +241,56 @@ static int show_version(struct backup *b, const struct version *v)
 	return json_line(obj);
 }
 
+static int show_version(struct backup *b, const struct version *v)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < b->nr && !ret; i++)
+		ret = show_slot(b, v, &b->slots[i]);
+	return ret;
+}
+
+/* All files of the version, a line each. */
+static char *all_files(const struct backup *b)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+	unsigned int i;
+
+	if (!f)
+		return NULL;
+	for (i = 0; i < b->nr; i++)
+		fprintf(f, "%s%s", i ? "\n" : "", b->slots[i].file);
+	if (!fclose(f))
+		return text;
+	free(text);
+	return NULL;
+}
+
 /* What the user may want to know when a version is there. */
 static int run_after(struct backup *b, const struct version *v)
 {
-	char number[16];
+	char number[16], *files;
+	int ret = -ENOMEM;
 
 	if (!b->after)
 		return 0;
 	snprintf(number, sizeof(number), "%u", v->number);
-	if (setenv("DIRTYTRACK_VERSION", number, 1) < 0 ||
-	    setenv("DIRTYTRACK_FILE", v->name, 1) < 0) {
-		msg_errno(ENOMEM, "--after");
-		return -ENOMEM;
-	}
-	return shell_run(b->after);
+	files = all_files(b);
+	if (files && !setenv("DIRTYTRACK_VERSION", number, 1) &&
+	    !setenv("DIRTYTRACK_FILE", files, 1))
+		ret = shell_run(b->after);
+	else
+		msg_errno(ret, "--after");
+	free(files);
+	return ret;
 }
 
-/* Something for the copy to write to. */
-static int open_file(struct backup *b, struct version *v)
+static int begin_slots(struct backup *b, struct version *v)
 {
-	const char *backing = v->full ? NULL : chain_backing(&b->chain);
-	uint64_t bytes = b->src.base.npages * DTRACK_PAGE_SIZE;
-	int ret = qcow2_create(b->chain.partial, backing, bytes);
-
-	return ret ? ret : qemu_nbd_start(&v->server, b->dir, b->chain.partial,
-					  v->opts.connections);
-}
-
-static int open_target(struct backup *b, struct version *v)
-{
-	struct pipeline_options opts = {
+	const struct pipeline_options opts = {
 		.threads = true,
 		/* Nobody starts a server of ours again. */
 		.reconnect = b->to_files ? 0 : v->opts.reconnect,
@@ -265,58 +298,41 @@ static int open_target(struct backup *b, struct version *v)
 		.progress = copy_progress,
 		.progress_arg = &v->copy,
 	};
-	int ret = b->to_files ? open_file(b, v) : 0;
+	unsigned int i;
+	int ret = 0;
 
-	if (ret)
-		return ret;
-	v->move.dst = target_nbd(b->to_files ? v->server.uri : b->target,
-				 b->src.base.npages, v->opts.connections);
-	if (!v->move.dst)
-		return -EIO;
-	v->move.dst->name = v->name;
-	return pipeline_open(&v->move.pipe, v->move.src, v->move.dst, &opts);
+	for (i = 0; i < b->nr && !ret; i++)
+		ret = backup_slot_begin(&b->slots[i], v->full, &v->moves[i],
+					v->opts.connections, &opts);
+	return ret;
 }
 
-static void close_target(struct version *v)
-{
-	pipeline_close(v->move.pipe);
-	v->move.pipe = NULL;
-	target_close(v->move.dst);
-	v->move.dst = NULL;
-}
-
-/* Everything is there: bring it to storage, and give it its name. */
+/* Everything is there: bring it to storage, and then give all of it names. */
 static int commit(struct backup *b, struct version *v)
 {
-	int ret = pipeline_flush(v->move.pipe, false);
+	unsigned int i;
+	int ret = 0;
 
-	if (ret)
-		return ret;
-	pipeline_get_stats(v->move.pipe, &v->stats);
-	if (!b->to_files)
-		return 0;
-	close_target(v);
-	ret = qemu_nbd_finish(&v->server);
+	for (i = 0; i < b->nr && !ret; i++)
+		ret = backup_slot_store(&b->slots[i], &v->moves[i]);
 	/* An image that was not asked for any more would be surprising. */
 	if (!ret && interrupted)
 		ret = -EINTR;
-	return ret ? ret : chain_commit(&b->chain);
+	for (i = 0; i < b->nr && !ret; i++)
+		ret = backup_slot_commit(&b->slots[i]);
+	return ret;
 }
 
 /* -EHOSTDOWN: it is there, but the guest is still paused. */
 static int copy_version(struct backup *b, struct version *v)
 {
-	int ret, down;
+	const bool several = b->nr > 1;
+	int ret = begin_slots(b, v), down;
 
-	/* What could not be put back, when a version failed. */
-	ret = source_kept_undo(&b->src);
-	if (!ret && v->full && b->made)
-		ret = source_kept_restart(&b->src);
-	if (!ret)
-		ret = open_target(b, v);
 	if (ret)
 		return ret;
-	report_begin(&v->report, b->ref, v->name);
+	report_begin(&v->report, several ? NULL : b->slots[0].ref,
+		     several ? b->target : b->slots[0].file);
 	down = copy_run(&v->copy);
 	if (down && down != -EHOSTDOWN)
 		return down;
@@ -329,79 +345,81 @@ static int copy_version(struct backup *b, struct version *v)
 	return ret ? ret : down;
 }
 
+static void version_done(struct backup *b)
+{
+	bool all_full = true;
+	unsigned int i;
+
+	for (i = 0; i < b->nr; i++) {
+		all_full = all_full && b->slots[i].full;
+		backup_slot_done(&b->slots[i]);
+	}
+	b->changes = all_full ? 0 : b->changes + 1;
+	b->made++;
+}
+
 /* The status for the command, if this was the last version. */
 static int finish_version(struct backup *b, struct version *v, int err)
 {
+	unsigned int i;
 	int ret;
 
-	close_target(v);
+	for (i = 0; i < b->nr; i++)
+		backup_slot_end_copy(&v->moves[i]);
 	if (err && err != -EHOSTDOWN) {
-		qemu_nbd_kill(&v->server);
-		if (b->to_files)
-			chain_abort(&b->chain);
+		for (i = 0; i < b->nr; i++)
+			backup_slot_abort(&b->slots[i], v->number);
 		report_failed(&v->report, report_status(err));
-		source_kept_undo(&b->src);
+		for (i = 0; i < b->nr; i++)
+			backup_slot_undo(&b->slots[i]);
 		return report_status(err);
 	}
-	source_kept_done(&b->src);
-	b->changes = v->full ? 0 : b->changes + 1;
-	b->made++;
 	ret = show_version(b, v);
 	if (ret)
 		msg_errno(ret, "standard output");
 	if (!ret)
 		ret = run_after(b, v);
+	version_done(b);
 	return ret || err ? EXIT_FAILED : EXIT_OK;
 }
 
-/* Does it have to be a whole one? */
+/* Do all slots have to be whole in the next version? */
 static bool is_full(struct backup *b)
 {
+	unsigned int i;
+
 	if (!b->made)
 		return true;
-	if (b->full_every && b->changes + 1 >= b->full_every)
-		return true;
-	if (b->to_files && chain_is_broken(&b->chain)) {
-		msg_note("%s: it is not there any more: the next version is a full one",
-			 b->chain.last);
-		chain_cut(&b->chain);
-	}
-	return b->to_files && !chain_backing(&b->chain);
+	for (i = 0; i < b->nr; i++)
+		backup_slot_check(&b->slots[i]);
+	return b->full_every && b->changes + 1 >= b->full_every;
 }
 
 static int make_version(struct backup *b)
 {
-	struct version v = {
-		.full = is_full(b),
-		.name = b->to_files ? b->chain.file : b->target,
-		.number = b->to_files ? b->chain.next : b->made,
-		.start = now(),
-		.opts = b->opts,
-		.copy = b->copy,
-	};
-	char *name = strdup(v.name);
-	int status, ret;
+	struct version *v = calloc(1, sizeof(*v));
+	int status = EXIT_FAILED;
 
-	if (!name) {
-		msg_errno(ENOMEM, "%s", v.name);
-		return EXIT_FAILED;
+	if (!v) {
+		msg_errno(ENOMEM, "version");
+		return status;
 	}
-	v.name = name;
-	v.move.src = &b->src.base;
-	v.copy.moves = &v.move;
-	v.copy.nr_moves = 1;
-	v.opts.copy = &v.copy;
+	v->full = is_full(b);
+	v->number = b->to_files ? b->slots[0].chain.next : b->made;
+	v->start = now();
+	v->opts = b->opts;
+	v->copy = b->copy;
+	v->copy.moves = v->moves;
+	v->copy.nr_moves = b->nr;
+	v->opts.copy = &v->copy;
 	/* Its rounds are shown as those of a copy; as a table, they are not. */
-	v.opts.table.list = NULL;
-	if (report_open(&v.report, &builtin_copy, &v.opts)) {
-		free(name);
-		return EXIT_FAILED;
+	v->opts.table.list = NULL;
+	if (!report_open(&v->report, &builtin_copy, &v->opts)) {
+		msg_forget();
+		status = finish_version(b, v, copy_version(b, v));
+		report_close(&v->report);
 	}
-	msg_forget();
-	ret = copy_version(b, &v);
-	status = finish_version(b, &v, ret);
-	report_close(&v.report);
-	free(name);
+	free(v);
 	return status;
 }
 
@@ -485,85 +503,58 @@ static int show_end(const struct backup *b, int status)
 
 /* ---- the way there, and back ---- */
 
-static void remove_dir(const struct backup *b)
-{
-	char path[sizeof(b->dir) + 8];
-
-	snprintf(path, sizeof(path), "%s/nbd", b->dir);
-	unlink(path);
-	rmdir(b->dir);
-}
-
 /* In the guard, this process being dead. */
 static void act(void *arg, char state)
 {
 	struct backup *b = arg;
+	unsigned int i;
 
 	(void)state;
-	chain_clean_after(&b->chain);
-	remove_dir(b);
+	for (i = 0; i < b->nr_slots; i++)
+		backup_slot_clean_after(&b->slots[i]);
 }
 
-/* A directory of our own, with a path that may be a part of a URI. */
-static int make_dir(struct backup *b)
+static int init_slots(struct backup *b)
 {
-	const char *tmp = getenv("TMPDIR");
-	int ret;
+	int ret = 0;
 
-	if (!tmp || *tmp != '/' || strlen(tmp) > sizeof(b->dir) - 20 ||
-	    strspn(tmp, "/-._0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") !=
-	    strlen(tmp))
-		tmp = "/tmp";
-	snprintf(b->dir, sizeof(b->dir), "%s/dirtytrack.XXXXXX", tmp);
-	if (mkdtemp(b->dir))
-		return 0;
-	ret = -errno;
-	msg_errno(ret, "%s", b->dir);
+	while (b->nr_slots < b->nr && !ret) {
+		unsigned int i = b->nr_slots++;
+
+		ret = backup_slot_init(&b->slots[i], b->refs[i], b->target,
+				       b->nr > 1);
+	}
 	return ret;
 }
 
-/* Names of files need that of the slot. */
-static int name_files(struct backup *b)
+/* A version has one number, that no slot has used before. */
+static int align_numbers(struct backup *b)
 {
-	struct dirtytrack_slot_info info;
-	char name[SLOT_LABEL_LEN];
-	int slot = open_slot(b->ref, &info), ret;
+	unsigned int next = 0, i;
+	int ret = 0;
 
-	if (slot < 0)
-		return slot;
-	close(slot);
-	slot_label(&info, name);
-	if (*name == '#')
-		snprintf(name, sizeof(name), "slot-%u", info.out_id);
-	ret = chain_init(&b->chain, b->target, name);
-	if (ret)
+	for (i = 0; i < b->nr; i++)
+		if (b->slots[i].chain.next > next)
+			next = b->slots[i].chain.next;
+	for (i = 0; i < b->nr && !ret; i++)
+		ret = chain_skip_to(&b->slots[i].chain, next);
+	return ret;
+}
+
+static int open_slots(struct backup *b)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < b->nr && !ret; i++)
+		ret = backup_slot_open(&b->slots[i]);
+	if (ret || !b->to_files)
 		return ret;
-	ret = make_dir(b);
-	if (ret)
-		chain_close(&b->chain);
-	return ret;
-}
-
-static int open_files(struct backup *b)
-{
-	int ret = chain_open(&b->chain, b->src.base.npages * DTRACK_PAGE_SIZE);
-
-	if (!ret && b->chain.found && b->incremental)
-		msg_note("%s: what was written since it was made is not known: the next version is a full one",
-			 b->chain.found);
-	return ret;
-}
-
-static int open_source(struct backup *b)
-{
-	int ret = source_kept_open(&b->src, b->ref), status;
-
-	if (ret)
-		return EXIT_FAILED;
-	ret = b->to_files ? open_files(b) : 0;
-	status = ret ? EXIT_FAILED : make_versions(b);
-	source_kept_close(&b->src);
-	return status;
+	for (i = 0; i < b->nr; i++)
+		if (b->slots[i].chain.found && b->incremental)
+			msg_note("%s: what was written since it was made is not known: the next version is a full one",
+				 b->slots[i].chain.found);
+	return align_numbers(b);
 }
 
 /* Seen between two versions, and not by what is at work for one. */
@@ -580,36 +571,56 @@ static void catch_asked(struct backup *b)
 	sigdelset(&b->signals, SIGUSR1);
 }
 
-static int backup_slot(struct backup *b)
+static int backup_slots(struct backup *b)
 {
-	int status = EXIT_FAILED;
+	int status = EXIT_FAILED, ret;
+	unsigned int i;
 
 	catch_asked(b);
 	interrupt_catch();
 	b->copy.cancel = &interrupted;
-	if (b->to_files && name_files(b))
-		return status;
+	ret = init_slots(b);
 	/*
 	 * Guards must not hold what is opened later.  That of the pause is the younger
 	 * one: it keeps the other from seeing our end, so the guest comes first.
 	 */
-	if (b->to_files &&
-	    (guard_start(&b->guard, act, b) || guard_tell(&b->guard, 'B')))
-		goto out;
-	if (!pause_options_open(&b->pause_opts, &b->copy.pause))
-		status = open_source(b);
+	if (!ret && b->to_files)
+		ret = guard_start(&b->guard, act, b);
+	if (!ret && b->to_files)
+		ret = guard_tell(&b->guard, 'B');
+	if (!ret)
+		ret = pause_options_open(&b->pause_opts, &b->copy.pause);
+	if (!ret)
+		ret = open_slots(b);
+	if (!ret)
+		status = make_versions(b);
 	pause_free(b->copy.pause);
-out:
-	chain_close(&b->chain);
-	if (b->to_files)
-		remove_dir(b);
+	for (i = 0; i < b->nr_slots; i++)
+		backup_slot_close(&b->slots[i]);
 	guard_end(&b->guard);
 	return status;
 }
 
+static int set_operands(struct backup *b, char **argv)
+{
+	b->refs = argv;
+	while (argv[b->nr] && argv[b->nr + 1])
+		b->nr++;
+	if (!b->nr) {
+		msg_error("backup: a slot and a target are wanted");
+		return -1;
+	}
+	if (b->nr > MAX_BACKUP_SLOTS) {
+		msg_error("backup: more than %d slots", MAX_BACKUP_SLOTS);
+		return -1;
+	}
+	b->target = argv[b->nr];
+	return check_options(b);
+}
+
 static int backup(const struct builtin *cmd, int argc, char **argv)
 {
-	struct backup b = { .retries = 3, .chain = { .lock = -1 } };
+	struct backup b = { .retries = 3 };
 	int val, status;
 
 	copy_options_init(&b.opts, &b.copy);
@@ -620,19 +631,12 @@ static int backup(const struct builtin *cmd, int argc, char **argv)
 		if (set_option(&b, val, optarg))
 			return usage_error(cmd);
 	}
-	argv += optind;
-	if (!argv[0] || !argv[1] || argv[2]) {
-		msg_error("backup: a slot and a target are wanted");
-		return usage_error(cmd);
-	}
-	b.ref = argv[0];
-	b.target = argv[1];
-	if (check_options(&b))
+	if (set_operands(&b, argv + optind))
 		return usage_error(cmd);
 	b.table = table_new(cmd->columns, cmd->nr_columns, &b.opts.table);
 	if (!b.table)
 		return usage_error(cmd);
-	status = show_end(&b, backup_slot(&b));
+	status = show_end(&b, backup_slots(&b));
 	table_free(b.table);
 	interrupt_die();
 	return status;
@@ -640,8 +644,8 @@ static int backup(const struct builtin *cmd, int argc, char **argv)
 
 const struct builtin builtin_backup = {
 	.name = "backup",
-	.summary = "Keep versions of a slot, each of what changed, while the guest runs",
-	.usage = "[OPTION...] SLOT TARGET",
+	.summary = "Keep versions of slots, each of what changed, while the guest runs",
+	.usage = "[OPTION...] SLOT... TARGET",
 	.options = options,
 	.columns = columns,
 	.nr_columns = NR_COLUMNS,

@@ -271,6 +271,21 @@ int chain_commit(struct chain *c)
 	return name_next(c) ? -ENOMEM : ret;
 }
 
+void chain_undo(struct chain *c)
+{
+	unlink(c->last);
+	free(c->file);
+	c->file = c->last;
+	c->last = NULL;
+	c->next--;
+}
+
+int chain_skip_to(struct chain *c, unsigned int number)
+{
+	c->next = number;
+	return name_next(c);
+}
+
 void chain_abort(struct chain *c)
 {
 	unlink(c->partial);

@@ -53,6 +53,10 @@ bool chain_is_broken(const struct chain *c);
 void chain_cut(struct chain *c);
 /* The version that is being made is complete: it is @last now. */
 int chain_commit(struct chain *c);
+/* The version made last is not to be: it goes, and the next one, of its number, is whole. */
+void chain_undo(struct chain *c);
+/* Leave out numbers, as others have versions with them: the next version is @number. */
+int chain_skip_to(struct chain *c, unsigned int number);
 /* It is not, and never will be. */
 void chain_abort(struct chain *c);
 /* Removes what must not stay. */

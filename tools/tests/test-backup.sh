@@ -41,6 +41,68 @@ while len(sys.argv) == 1:
     time.sleep(0.002)
 END
 
+# A guest with two slots, "ram" and "more": what it writes to a page of one, it then writes
+# to that of the other, and in the page 0 of each it counts them.
+cat >"$top/guest2" <<'END'
+import mmap, os, random, time
+slots = []
+for name in "ram", "more":
+    slots.append((os.open("slots/" + name, os.O_RDWR),
+                  mmap.mmap(os.open("slots/" + name + ".dirty", os.O_RDWR), 0)))
+def write(page, data):
+    for fd, dirty in slots:
+        os.pwrite(fd, data, page * 4096)
+        dirty[page // 8] |= 1 << page % 8
+random.seed(7)
+n = 0
+while True:
+    if os.path.exists("pause"):
+        open("paused", "w").close()
+        while os.path.exists("pause"):
+            time.sleep(0.005)
+        os.unlink("paused")
+    open("writing", "w").close()
+    for i in range(10):
+        n += 1
+        write(0, n.to_bytes(8, "little") * 512)
+        write(random.randrange(1, 2000), os.urandom(4096))
+    time.sleep(0.002)
+END
+
+start_two()
+{
+	mkdir slots out tmp
+	export DIRTYTRACK_STANDIN=$PWD/slots TMPDIR=$PWD/tmp
+	"$cmd" run --slot ram=32M --slot more=16M true
+	python3 "$top/guest2" &
+	guest=$!
+	until_true test -e writing
+}
+
+pausing_two=(
+	--pause-cmd 'touch pause; until [ -e paused ]; do sleep 0.01; done; cp slots/ram ram.new; cp slots/more more.new'
+	--resume-cmd 'rm -f pause; while [ -e paused ]; do sleep 0.01; done'
+)
+keep_two='mv ram.new ram.$DIRTYTRACK_VERSION; mv more.new more.$DIRTYTRACK_VERSION'
+
+backup_two()
+{
+	"$cmd" backup ram more "${target:-out}" "${pausing_two[@]}" "$@" >rows 2>err
+}
+
+# both_same VERSION: the files are what the slots were, at one moment.
+both_same()
+{
+	local slot
+
+	for slot in ram more; do
+		qemu-img compare -q -f raw -F qcow2 "$slot.$1" "out/$slot.$1.qcow2" ||
+			{ echo "version $1 of $slot"; return 1; }
+		qemu-img dd -f qcow2 -O raw bs=4096 count=1 "if=out/$slot.$1.qcow2" "of=count.$slot"
+	done
+	cmp count.ram count.more
+}
+
 start()
 {
 	mkdir slots out tmp
@@ -297,6 +359,81 @@ case_beside_others()
 		[ "$(jq -s 'map(.dirty) | max > 20' rates)" = true ]
 }
 
+case_several()
+{
+	start_two && backup_two --incremental --interval 0.2 --count 4 --after "$keep_two" \
+		--verify -o VERSION,SLOT,KIND --noheadings --raw || return 1
+	both_same 0 && both_same 1 && both_same 2 && both_same 3 && [ "$(ls out | wc -l)" = 8 ] &&
+		[ -z "$(ls tmp)" ] && printf '%s\n' '0 ram full' '0 more full' '1 ram changes' \
+		'1 more changes' '2 ram changes' '2 more changes' '3 ram changes' '3 more changes' |
+		cmp - rows
+}
+
+# All of a version, or nothing of it: here the second file cannot get its name.
+case_several_half()
+{
+	local i
+
+	start_two || return 1
+	DIRTYTRACK_STANDIN_DELAY=100 backup_two --incremental --interval 0.1 --count 4 \
+		--retries 100 --json --after "$keep_two; ! [ \$DIRTYTRACK_VERSION = 1 ] || touch out/more.2.qcow2" &
+	tool=$!
+	until_true grep -q "more.2.qcow2: somebody else made it meanwhile" err &&
+		[ ! -e out/ram.2.qcow2 ] && [ -e out/ram.1.qcow2 ] && rm out/more.2.qcow2 || return 1
+	ends 0 && for i in 0 1 2 3; do both_same "$i" || return 1; done &&
+		[ "$(ls out | wc -l)" = 8 ] && [ -z "$(ls tmp)" ] &&
+		# What had a name is whole in the next; the other goes on.
+		[ "$(events 'map(select(.event == "version" and .version == 2) | [.slot, .kind])')" = \
+			'[["ram","full"],["more","changes"]]' ]
+}
+
+# A number is of one moment, also if one of them was alone before.
+case_several_numbers()
+{
+	start_two && "$cmd" backup more out --incremental --count 3 --interval 0.01 --no-pause >rows &&
+		backup_two --after "$keep_two" && both_same 3 && [ ! -e out/ram.0.qcow2 ] &&
+		[ "$(ls out | wc -l)" = 5 ]
+}
+
+# Each to the export of its name.
+case_several_to_a_server()
+{
+	mkdir exports && truncate -s 32M exports/ram && truncate -s 16M exports/more && start_two &&
+		{ nbdkit -f -U "$PWD/nbd" file dir=exports & } && server=$! &&
+		until_true test -S nbd && target="nbd+unix:///?socket=$PWD/nbd" &&
+		backup_two --incremental --interval 0.1 --count 3 --after \
+			"$keep_two; cp exports/ram got.ram.\$DIRTYTRACK_VERSION; cp exports/more got.more.\$DIRTYTRACK_VERSION" ||
+		return 1
+	local i
+	for i in 0 1 2; do
+		cmp "ram.$i" "got.ram.$i" && cmp "more.$i" "got.more.$i" || return 1
+	done
+	target="nbd+unix:///name?socket=$PWD/nbd"
+	! backup_two && said "it names an export"
+}
+
+is_left_clean_two()
+{
+	[ "$(ls out | paste -s -d ' ')" = "more.0.qcow2 ram.0.qcow2" ] && [ -z "$(ls tmp)" ] && is_running
+}
+
+case_several_killed()
+{
+	start_two || return 1
+	DIRTYTRACK_STANDIN_DELAY=150 "$cmd" backup ram more out --incremental --interval 0.2 \
+		"${pausing_two[@]}" --after "$keep_two" --json >rows 2>err &
+	tool=$!
+	until_true made 2 && until_true child qemu-nbd && kill -KILL "$tool" && ends 137 &&
+		until_true is_left_clean_two && both_same 0
+}
+
+case_several_refused()
+{
+	start_two && target=out/one.qcow2 && ! backup_two && said "wanted for several slots" &&
+		target= && ! "$cmd" backup ram ram out --no-pause 2>err &&
+		said "another backup makes versions there" && nothing_left
+}
+
 # To a server of the user's, whose content after each version is what counts.
 case_server()
 {
@@ -465,6 +602,7 @@ cases=(
 	full_every version_removed restarted after_fails beside_others server
 	server_killed killed killed_in_pause interrupted interrupted_between no_space
 	fails_first gives_up strict in_the_way leftovers
+	several several_half several_numbers several_to_a_server several_killed several_refused
 )
 [ $# = 0 ] || cases=("$@")
 
