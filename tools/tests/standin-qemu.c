@@ -2,7 +2,7 @@
 /*
  * A stand-in for QEMU and a guest that checks itself, on memory of standin.c.
  *
- *	standin-qemu --ram PATH [--qmp PATH] [--rate PAGES] [--hot PAGES]
+ *	standin-qemu --ram PATH [--qmp PATH]... [--rate PAGES] [--hot PAGES]
  *		[--lock FILE] [--fail COMMAND:HOW] [-incoming defer]
  *		[-chardev socket,id=ID,fd=N -mon ...]
  *
@@ -11,6 +11,10 @@
  * its "device state".  So memory that is not what it was when the state was saved does
  * not go unnoticed: the sum is wrong, or a page is not what the table says.  What it
  * finds goes to standard error, and it dies of it.
+ *
+ *	standin-qemu --check FILE
+ *
+ * checks what was such a guest's memory when it stood still.
  *
  * COMMAND is one of QMP, or "load", which is when the state is being loaded.
  *
@@ -62,7 +66,13 @@ static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool running;
 static const char *status = "running";
 static const char *migration = "none";
-static int passed_fd = -1, monitor_fd = -1;
+static int passed_fd = -1;
+
+/* Who is connected to each monitor, or -1. */
+#define MAX_MONITORS 4
+static const char *monitor_paths[MAX_MONITORS];
+static int listeners[MAX_MONITORS], nr_listeners;
+static int monitors[MAX_MONITORS] = { -1, -1, -1, -1 };
 
 static void die(const char *what)
 {
@@ -102,6 +112,24 @@ static void check_all(void)
 	}
 	if (sum != cpu.sum)
 		die("the table is not what it was");
+}
+
+/* Of a file, without the sum, which is no part of it. */
+static void check_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	uint64_t page;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		die("no memory");
+	npages = st.st_size / PAGE;
+	table_pages = (npages + WORDS - 1) / WORDS;
+	ram = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (ram == MAP_FAILED)
+		die("cannot map memory");
+	for (page = table_pages; page < npages; page++)
+		check_page(page);
 }
 
 static uint64_t next_random(void)
@@ -189,27 +217,27 @@ static struct json_object *text(const char *key, const char *value)
 	return obj;
 }
 
-/* To whoever is connected; drops the reference. */
-static int send_message(struct json_object *obj)
+static void send_message(int fd, struct json_object *obj)
 {
 	char *line;
 	int n = asprintf(&line, "%s\r\n", json_object_to_json_string(obj));
 
-	json_object_put(obj);
-	if (n < 0)
-		return -1;
-	n = send(monitor_fd, line, n, MSG_NOSIGNAL);
+	if (n > 0 && send(fd, line, n, MSG_NOSIGNAL) < 0)
+		n = 0;
 	free(line);
-	return n;
 }
 
 static void set_migration(const char *now)
 {
 	struct json_object *event = text("event", "MIGRATION");
+	int i;
 
 	migration = now;
 	json_object_object_add(event, "data", text("status", now));
-	send_message(event);
+	for (i = 0; i < MAX_MONITORS; i++)
+		if (monitors[i] >= 0)
+			send_message(monitors[i], event);
+	json_object_put(event);
 }
 
 /* What is to be done instead of @name, if it is that which is to fail; NULL if nothing. */
@@ -353,7 +381,7 @@ static struct json_object *execute(const char *name)
 	return json_object_new_object();
 }
 
-static void answer(struct json_object *command)
+static void answer(int fd, struct json_object *command)
 {
 	struct json_object *reply = json_object_new_object(), *value;
 	struct json_object *result = NULL;
@@ -376,7 +404,8 @@ static void answer(struct json_object *command)
 		json_object_object_add(reply, "error", text("desc", "it fails"));
 	if (json_object_object_get_ex(command, "id", &value))
 		json_object_object_add(reply, "id", json_object_get(value));
-	send_message(reply);
+	send_message(fd, reply);
+	json_object_put(reply);
 	/* After the answer, as QEMU. */
 	if (!strcmp(name, "quit") && result)
 		_exit(0);
@@ -401,7 +430,7 @@ static ssize_t receive(int fd, char *buf, size_t size)
 	return n;
 }
 
-static void serve(int fd)
+static void serve(int monitor, int fd)
 {
 	static const char greeting[] =
 		"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
@@ -409,7 +438,7 @@ static void serve(int fd)
 	char buf[4096];
 	ssize_t n;
 
-	monitor_fd = fd;
+	monitors[monitor] = fd;
 	if (send(fd, greeting, strlen(greeting), MSG_NOSIGNAL) < 0)
 		n = 0;
 	while ((n = receive(fd, buf, sizeof(buf))) > 0) {
@@ -422,15 +451,18 @@ static void serve(int fd)
 			pos += json_tokener_get_parse_end(tok);
 			if (!obj)
 				break;
-			answer(obj);
+			answer(fd, obj);
 			json_object_put(obj);
 		}
 	}
 	json_tokener_free(tok);
+	pthread_mutex_lock(&big_lock);
+	monitors[monitor] = -1;
+	pthread_mutex_unlock(&big_lock);
 	close(fd);
 }
 
-static void serve_socket(const char *path)
+static int listen_at(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -440,8 +472,18 @@ static void serve_socket(const char *path)
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 	    listen(fd, 5) < 0 || rename(addr.sun_path, path) < 0)
 		die("cannot listen");
+	return fd;
+}
+
+/* One client after the other. */
+static void *serve_socket(void *arg)
+{
+	int *listener = arg;
+
 	for (;;)
-		serve(accept4(fd, NULL, NULL, SOCK_CLOEXEC));
+		serve(listener - listeners,
+		      accept4(*listener, NULL, NULL, SOCK_CLOEXEC));
+	return NULL;
 }
 
 static void map_ram(bool incoming)
@@ -481,7 +523,6 @@ static void map_ram(bool incoming)
 
 int main(int argc, char **argv)
 {
-	const char *qmp = NULL;
 	bool incoming = false;
 	pthread_t thread;
 	int i, fd = -1;
@@ -490,10 +531,13 @@ int main(int argc, char **argv)
 	for (i = 1; i + 1 < argc; i += 2) {
 		char *value = argv[i + 1];
 
-		if (!strcmp(argv[i], "--ram"))
+		if (!strcmp(argv[i], "--check")) {
+			check_file(value);
+			return 0;
+		} else if (!strcmp(argv[i], "--ram"))
 			ram_path = value;
-		else if (!strcmp(argv[i], "--qmp"))
-			qmp = value;
+		else if (!strcmp(argv[i], "--qmp") && nr_listeners < MAX_MONITORS)
+			monitor_paths[nr_listeners++] = value;
 		else if (!strcmp(argv[i], "--rate"))
 			rate = atoll(value);
 		else if (!strcmp(argv[i], "--hot"))
@@ -517,9 +561,13 @@ int main(int argc, char **argv)
 		set_running(true);
 	if (pthread_create(&thread, NULL, run_guest, NULL))
 		die("pthread_create");
-	if (qmp)
-		serve_socket(qmp);
-	serve(fd);
+	for (i = 0; i < nr_listeners; i++) {
+		listeners[i] = listen_at(monitor_paths[i]);
+		if (pthread_create(&thread, NULL, serve_socket, &listeners[i]))
+			die("pthread_create");
+	}
+	if (!nr_listeners)
+		serve(0, fd);
 	/* Its monitor is gone, the guest is not. */
 	for (;;)
 		pause();

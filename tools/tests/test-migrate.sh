@@ -30,7 +30,7 @@ start()
 	shift
 	mkdir src dst
 	DIRTYTRACK_STANDIN=$PWD/src "$cmd" run --slot ram=32M -- "$qemu" --ram '{ram}' \
-		--qmp qmp --lock lock "${source[@]}" 2>src.log &
+		--qmp qmp --qmp qmp2 --lock lock "${source[@]}" 2>src.log &
 	src=$!
 	DIRTYTRACK_STANDIN=$PWD/dst "$cmd" receive --slot ram=32M --plugin "$plugin" \
 		--timeout 3 --listen "unix:$PWD/nbd" "${receive[@]}" -- \
@@ -253,6 +253,49 @@ case_timeout_pause()
 {
 	start_too_slow --on-timeout pause || return 1
 	ends 0 && [ "$(event rounds_end .reason)" = timeout ] && guest_is there
+}
+
+# Each has a log of its own, and the guest is paused by one at a time. The versions are of
+# moments at which it stood still: what it has in memory says so.
+case_beside_others()
+{
+	local backup monitor before
+
+	mkdir versions tmp
+	start --rate 4000 -- -- && there=$(receiver_child standin-qemu) || return 1
+	DIRTYTRACK_STANDIN=$PWD/src TMPDIR=$PWD/tmp "$cmd" backup ram versions --incremental \
+		--interval 0.1 --retries 1 --qmp qmp2 --timeout 4 --json --verify >rows 2>backup.err &
+	backup=$!
+	DIRTYTRACK_STANDIN=$PWD/src "$cmd" rate ram --interval 0.2 --count 5 --json >rates &
+	monitor=$!
+	await "$backup" [ -e versions/ram.1.qcow2 ] || return 1
+	migrate --verify --max-bandwidth 8M --downtime 20
+	before=$(versions)
+	wait "$monitor" && ends 0 && guest_is there && grep -q '^identical: 8192 pages' out || return 1
+	# Its QEMU is gone, and so is what it made versions of.
+	wait "$backup" && return 1
+	echo "$before versions before, $(versions) in all"
+	[ "$(versions)" -gt "$before" ] &&
+		[ "$(jq -s 'map(select(.event == "verified").different) | unique' rows | tr -d ' \n')" = '[0]' ] &&
+		[ "$(jq -s 'map(.dirty) | add > 50' rates)" = true ] &&
+		[ -z "$(ls tmp)" ] && [ ! -e versions/ram.partial ] &&
+		check_versions
+}
+
+versions()
+{
+	grep -c '"event": "version"' rows
+}
+
+# The guest's own check of its memory, of each version; see standin-qemu.c.
+check_versions()
+{
+	local file
+
+	for file in versions/ram.*.qcow2; do
+		qemu-img convert -O raw "$file" image &&
+			"$qemu" --check image >/dev/null || return 1
+	done
 }
 
 # Pages that are written all the time: the link is for others until the last round.
@@ -558,7 +601,7 @@ case_killed()
 
 cases=(
 	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
-	does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
+	beside_others does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
 	bandwidth dry_run
 	filter_log filter_log_busy filter_log_reconnect filter_rate_reconnect filter_delay
 	filter_rate filter_retry filter_exitlast
