@@ -28,6 +28,7 @@
 
 #include "../lib/dirtytrack.h"
 #include "handover.h"
+#include "supervised.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 #define MAX_EXPORTS 64
@@ -155,6 +156,14 @@ static int config_complete(void)
 	if (nr_exports)
 		return 0;
 	nbdkit_error("which slot? (slot=NAME)");
+	return -1;
+}
+
+static int after_fork(void)
+{
+	if (control < 0 || die_with_supervisor(control))
+		return 0;
+	nbdkit_error("the supervisor is gone");
 	return -1;
 }
 
@@ -449,6 +458,7 @@ static struct nbdkit_plugin plugin = {
 	.config = config,
 	.config_complete = config_complete,
 	.config_help = CONFIG_HELP,
+	.after_fork = after_fork,
 	.magic_config_key = "slot",
 	.list_exports = list_exports,
 	.open = open_export,
