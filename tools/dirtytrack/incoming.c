@@ -92,8 +92,10 @@ fail:
 static void guard_act(void *arg, char state)
 {
 	struct incoming *in = arg;
+	bool promised = in->promised ? in->promised(in, in->arg) :
+				       state == GUARD_RUN;
 
-	if (state == GUARD_KILL) {
+	if (!promised) {
 		pidfd_send_signal(in->pidfd, SIGKILL, NULL, 0);
 		return;
 	}

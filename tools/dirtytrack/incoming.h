@@ -20,6 +20,8 @@ struct slot_args;
  * @argv: it, with the paths of the slots in its arguments
  * @slots: its memory
  * @timeout: seconds for an answer
+ * @promised: unless NULL, asked by the guard what incoming_promise() tells it otherwise
+ * @arg: for @promised
  *
  * The others are between incoming_start() and incoming_end().
  */
@@ -27,6 +29,8 @@ struct incoming {
 	char **argv;
 	const struct slot_args *slots;
 	double timeout;
+	bool (*promised)(const struct incoming *in, void *arg);
+	void *arg;
 
 	struct qmp *qmp;
 	struct guard guard;

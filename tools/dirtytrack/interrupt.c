@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <math.h>
 #include <stddef.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "interrupt.h"
+#include "units.h"
 
 volatile sig_atomic_t interrupted;
 
@@ -64,6 +66,32 @@ void interrupt_die(void)
 	sigaction(sig, &sa, NULL);
 	raise(sig);
 	_exit(128 + sig);
+}
+
+static void on_alarm(int sig)
+{
+	if (!interrupted)
+		interrupted = sig;
+}
+
+void interrupt_at(double deadline)
+{
+	struct sigaction sa = { .sa_handler = on_alarm };
+	double left = deadline - now();
+	struct itimerval timer = { 0 };
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGALRM, &sa, NULL);
+	if (deadline) {
+		/* Nothing is no time for a timer. */
+		if (left < 1e-6)
+			left = 1e-6;
+		timer.it_value.tv_sec = floor(left);
+		timer.it_value.tv_usec = (left - floor(left)) * 1e6;
+		if (!timer.it_value.tv_sec && !timer.it_value.tv_usec)
+			timer.it_value.tv_usec = 1;
+	}
+	setitimer(ITIMER_REAL, &timer, NULL);
 }
 
 int interrupt_sleep(double deadline)

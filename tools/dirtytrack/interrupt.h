@@ -17,6 +17,12 @@ void interrupt_catch(void);
 void interrupt_restore(void);
 /* If a signal arrived, die of it; otherwise return. */
 void interrupt_die(void);
+/*
+ * At the monotonic time @deadline, unless that is 0, interrupted becomes SIGALRM, which
+ * interrupts work like the others; they are not overridden by it.  Only the last call
+ * counts.
+ */
+void interrupt_at(double deadline);
 /* Sleep until the monotonic time @deadline.  -EINTR if interrupted. */
 int interrupt_sleep(double deadline);
 

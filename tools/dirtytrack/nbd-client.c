@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <libnbd.h>
 
@@ -19,6 +20,8 @@
 #define CONNECT_SECONDS 10
 /* A signal is seen after it. */
 #define WAIT_MS 200
+/* Bytes of a file that are sent at once. */
+#define CHUNK (1024 * 1024)
 /* A host that is gone acknowledges nothing. */
 #define TCP_TIMEOUT_MS 15000
 
@@ -92,6 +95,66 @@ int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline)
 		    nbd_aio_command_completed(nbd, cookie) == 0)
 			return -EIO;
 	}
+}
+
+int nbd_client_read(struct nbd_handle *nbd, void *buf, size_t count,
+		    double deadline)
+{
+	return nbd_client_wait(nbd, nbd_aio_pread(nbd, buf, count, 0,
+						  NBD_NULL_COMPLETION, 0),
+			       deadline);
+}
+
+int nbd_client_write(struct nbd_handle *nbd, const void *buf, size_t count,
+		     double deadline)
+{
+	return nbd_client_wait(nbd, nbd_aio_pwrite(nbd, buf, count, 0,
+						   NBD_NULL_COMPLETION, 0),
+			       deadline);
+}
+
+static int put_chunks(struct nbd_handle *nbd, int fd, uint64_t size,
+		      double timeout, char *buf)
+{
+	uint64_t pos = 0;
+
+	while (pos < size) {
+		ssize_t n = pread(fd, buf, size - pos < CHUNK ? size - pos : CHUNK,
+				  pos);
+		int64_t cookie;
+		int ret;
+
+		if (n <= 0) {
+			ret = n ? -errno : -EIO;
+			msg_errno(ret, "device state: cannot read it");
+			return ret;
+		}
+		cookie = nbd_aio_pwrite(nbd, buf, n, pos, NBD_NULL_COMPLETION, 0);
+		ret = nbd_client_wait(nbd, cookie, now() + timeout);
+		if (ret)
+			return ret;
+		pos += n;
+	}
+	return 0;
+}
+
+int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout)
+{
+	char *buf = malloc(CHUNK);
+	int ret;
+
+	if (!buf) {
+		msg_errno(ENOMEM, "device state");
+		return -ENOMEM;
+	}
+	ret = put_chunks(nbd, fd, size, timeout, buf);
+	free(buf);
+	return ret;
+}
+
+bool nbd_client_is_ready(struct nbd_handle *nbd)
+{
+	return nbd && nbd_poll(nbd, 0) >= 0 && nbd_aio_is_ready(nbd) > 0;
 }
 
 void nbd_client_close(struct nbd_handle *nbd)

@@ -4,6 +4,7 @@
 #define NBD_CLIENT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct nbd_handle;
@@ -15,6 +16,18 @@ struct nbd_handle;
 int nbd_client_open(struct nbd_handle **nbd, const char *uri);
 /* Wait for the command @cookie.  The same, and -errno of the server. */
 int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline);
+/* The same for bytes at the beginning of an export, until @deadline. */
+int nbd_client_read(struct nbd_handle *nbd, void *buf, size_t count,
+		    double deadline);
+int nbd_client_write(struct nbd_handle *nbd, const void *buf, size_t count,
+		     double deadline);
+/*
+ * Copy the first @size bytes of the file @fd there, each part of them within @timeout.
+ * Likewise; a message only when the file cannot be read.
+ */
+int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout);
+/* Is it connected, to a server that lives?  @nbd may be NULL. */
+bool nbd_client_is_ready(struct nbd_handle *nbd);
 /* It is not waited for the server.  @nbd may be NULL. */
 void nbd_client_close(struct nbd_handle *nbd);
 

@@ -11,6 +11,7 @@
 #define GUARD_PAUSE 'P'
 #define GUARD_COMMIT 'C'
 #define GUARD_COMMIT_IDLE 'c'
+#define GUARD_FENCE 'F'
 
 static int resume(struct pause *p)
 {
@@ -34,13 +35,28 @@ static void resume_instead(struct pause *p)
 	msg_note("killed while the guest was paused: it was resumed");
 }
 
+static void pause_instead(struct pause *p)
+{
+	unsigned int tries = 3;
+
+	/* Also if somebody had it paused when this began: he may have let it go on. */
+	p->idle = false;
+	while (p->ops->pause(p) && --tries)
+		;
+	msg_hold(false);
+	msg_note(tries ? "killed: the guest was paused, as it may be let run elsewhere" :
+			 "killed: the guest could not be paused, and may be let run elsewhere");
+}
+
 /* In the guard, this process being dead. */
 static void act(void *arg, char state)
 {
 	struct pause *p = arg;
 
 	p->idle = state == GUARD_COMMIT_IDLE;
-	if (state == GUARD_PAUSE || (p->settle && p->settle(p)))
+	if (state == GUARD_FENCE)
+		pause_instead(p);
+	else if (state == GUARD_PAUSE || (p->settle && p->settle(p)))
 		resume_instead(p);
 	msg_hold(false);
 }
@@ -52,7 +68,7 @@ int pause_guard(struct pause *p)
 	if (!ret)
 		ret = guard_start(&p->guard, act, p);
 	pause_end(p);
-	return ret;
+	return ret || !p->fence ? ret : guard_tell(&p->guard, GUARD_FENCE);
 }
 
 /* A Ctrl-Z, or output to a terminal that is not ours, must not stop us now. */
@@ -93,7 +109,8 @@ int pause_begin(struct pause *p)
 	if (ret)
 		return ret;
 	/* Told before it is true: resuming a guest that runs does no harm. */
-	ret = guard_tell(&p->guard, p->idle ? 0 : GUARD_PAUSE);
+	ret = guard_tell(&p->guard, p->fence ? GUARD_FENCE :
+				    p->idle ? 0 : GUARD_PAUSE);
 	if (ret) {
 		msg_errno(ret, "the guard process is gone");
 		return ret;
@@ -118,7 +135,8 @@ void pause_leave(struct pause *p)
 	if (!p->paused)
 		return;
 	p->paused = false;
-	guard_tell(&p->guard, 0);
+	if (!p->fence)
+		guard_tell(&p->guard, 0);
 	hold_stops(SIG_UNBLOCK);
 	unprepare(p);
 }

@@ -51,6 +51,8 @@ struct pause_ops {
  *	was killed after pause_commit(): is the guest to be resumed here?
  * @undo: unless NULL, called before the guest is resumed, also in the guard
  * @arg: for @settle and @undo
+ * @fence: set before pause_guard(): when this process is killed, the guest is to be
+ *	paused, not resumed: somebody else lets it run then
  */
 struct pause {
 	const struct pause_ops *ops;
@@ -62,6 +64,7 @@ struct pause {
 	bool (*settle)(struct pause *p);
 	void (*undo)(struct pause *p);
 	void *arg;
+	bool fence;
 };
 
 /* Each returns NULL after a message. */

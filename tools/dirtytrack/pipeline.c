@@ -189,6 +189,8 @@ static int reconnect(struct lane *lane)
 	double deadline = now() + p->opts.reconnect;
 	int ret;
 
+	if (p->opts.session)
+		return -ENOTCONN;
 	for (;;) {
 		ret = cancelled(p);
 		if (!ret)

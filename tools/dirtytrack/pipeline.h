@@ -34,6 +34,7 @@ struct target;
  * struct pipeline_options - how to go about it
  * @threads: a thread for each lane; otherwise lane 0 works in pipeline_push()
  * @reconnect: seconds for which a lost lane is tried again
+ * @session: it is not tried again, nor is anything said: -ENOTCONN
  * @limiter: unless NULL, how fast data may be sent
  * @cancel: unless NULL, what ends the work by -EINTR when it gets a value not 0
  * @progress: unless NULL, called in the caller's thread every now and then
@@ -42,6 +43,7 @@ struct target;
 struct pipeline_options {
 	bool threads;
 	double reconnect;
+	bool session;
 	struct limiter *limiter;
 	const volatile sig_atomic_t *cancel;
 	void (*progress)(void *arg);

@@ -22,6 +22,8 @@
 #define CHUNK (256 * 1024)
 /* How soon a thread that is to end does, and how often an end is looked for. */
 #define STEP_MS 10
+/* How soon after it has saved QEMU is asked again whether it would resume the guest. */
+#define SETTLE_US 500
 
 static struct json_object *object_of(const char *key, struct json_object *value)
 {
@@ -266,6 +268,18 @@ static bool is_settled(struct qmp *qmp)
 	settled = !is_one_of(qmp_text(status, "status"), held);
 	json_object_put(status);
 	return settled;
+}
+
+int vm_state_settle(struct vm_state *s)
+{
+	while (!is_settled(s->qmp) && !interrupted) {
+		if (now() > s->deadline)
+			return late();
+		/* There is no event for it, and a guest that waits. */
+		usleep(SETTLE_US);
+	}
+	/* It may not have been asked then. */
+	return interrupted ? -EINTR : 0;
 }
 
 void vm_state_cancel(struct qmp *qmp, double timeout)

@@ -65,6 +65,11 @@ int vm_state_save(struct vm_state *s,
 		  void *arg, double timeout);
 /* Wait until that is done: guest memory is not written to after it. */
 int vm_state_saved(struct vm_state *s);
+/*
+ * After that, for a guest that is to go on here: wait until QEMU would resume it, which it
+ * refuses for a moment.
+ */
+int vm_state_settle(struct vm_state *s);
 /* Load @size bytes from @fd, a file, within @timeout seconds. */
 int vm_state_load(struct vm_state *s, int fd, uint64_t size, double timeout);
 /* Ends what is under way here; QEMU notices. */
