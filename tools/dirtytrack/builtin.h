@@ -21,7 +21,8 @@ enum {
 	EXIT_USAGE = 2,
 	EXIT_DOWNTIME = 3,	/* --strict: the guest writes too fast */
 	EXIT_DIFFERS = 4,	/* --verify: target and memory differ */
-	EXIT_DOUBT = 5,		/* migrate: nobody knows where the guest is */
+	EXIT_DOUBT = 5,		/* nobody knows where the guest is */
+	EXIT_TAKEN_OVER = 6,	/* replicate: it runs at the secondary */
 	EXIT_RUN = 125,		/* run: before the command was started */
 	EXIT_NOT_EXECUTABLE = 126,
 	EXIT_NOT_FOUND = 127,
@@ -67,13 +68,16 @@ struct builtin {
 
 extern const struct builtin builtin_backup;
 extern const struct builtin builtin_copy;
+extern const struct builtin builtin_failover;
 extern const struct builtin builtin_info;
 extern const struct builtin builtin_list;
 extern const struct builtin builtin_log;
 extern const struct builtin builtin_migrate;
 extern const struct builtin builtin_rate;
 extern const struct builtin builtin_receive;
+extern const struct builtin builtin_replicate;
 extern const struct builtin builtin_run;
+extern const struct builtin builtin_secondary;
 
 /* What parse_option() returns besides an option's @val. */
 #define OPTION_END	-1	/* optind is the first operand */

@@ -16,6 +16,9 @@ static const struct builtin *const builtins[] = {
 	&builtin_backup,
 	&builtin_migrate,
 	&builtin_receive,
+	&builtin_replicate,
+	&builtin_secondary,
+	&builtin_failover,
 };
 
 #define NR_BUILTINS (sizeof(builtins) / sizeof(*builtins))
@@ -38,9 +41,9 @@ static void print_overview(FILE *out)
 	      "Guest memory whose every write is tracked: make it, watch it, copy it.\n\n"
 	      "Commands:\n", out);
 	for (i = 0; i < NR_BUILTINS; i++)
-		fprintf(out, "  %-8s %s\n", builtins[i]->name,
+		fprintf(out, "  %-9s %s\n", builtins[i]->name,
 			builtins[i]->summary);
-	fputs("  help     Describe a command\n\n"
+	fputs("  help      Describe a command\n\n"
 	      "Options:\n"
 	      " -h, --help     display this help\n"
 	      " -V, --version  display version\n\n"

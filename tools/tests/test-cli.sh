@@ -99,6 +99,19 @@ usage_errors()
 	exits 2 "neither auto, off, nor a number" "$cmd" migrate --throttle 0 null: &&
 	exits 2 "'x' is not a number of bytes" "$cmd" migrate --max-bandwidth x null: &&
 	exits 2 "is a target of --dry-run only" "$cmd" migrate --qmp q null: &&
+	exits 2 "a target is wanted" "$cmd" replicate &&
+	exits 2 "is not an NBD URI" "$cmd" replicate --qmp q image &&
+	exits 2 "which QEMU?" "$cmd" replicate nbd://host &&
+	exits 2 "neither stretch nor throttle" "$cmd" replicate --on-slow x &&
+	exits 2 "less than 0.5 seconds" "$cmd" replicate --lease 0.1 &&
+	exits 2 "less than 0.001 seconds" "$cmd" replicate --interval 0 &&
+	exits 2 "4096 at least" "$cmd" replicate --buffer 100 &&
+	exits 2 "one target is wanted" "$cmd" failover &&
+	exits 2 "one target is wanted" "$cmd" failover image &&
+	exits 2 "one target is wanted" "$cmd" failover nbd://a nbd://b &&
+	exits 125 "which slots?" "$cmd" secondary &&
+	exits 125 "a tenth of a second" "$cmd" secondary --auto 0 &&
+	exits 125 "which QEMU?" "$cmd" secondary -s a=4K -l 1 &&
 	exits 125 "which slots?" "$cmd" receive &&
 	exits 125 "where is the guest to come in?" "$cmd" receive -s a=4K &&
 	exits 125 "only one of" "$cmd" receive -s a=4K -l 1 --tls-psk x --tls-certificates y q &&
@@ -165,7 +178,7 @@ columns_are_in_the_manual()
 {
 	local c column page
 
-	for c in list log rate copy backup migrate; do
+	for c in list log rate copy backup migrate replicate; do
 		# The rounds of both are those of one engine.
 		page=${c/migrate/copy}
 		for column in $("$cmd" "$c" --help |
@@ -195,7 +208,7 @@ completes()
 		[ "${COMPREPLY[*]}" = --verify ] || exit 1
 		COMP_WORDS=(dirtytrack help r) COMP_CWORD=2
 		_dirtytrack
-		[ "${COMPREPLY[*]}" = "run rate receive" ] || exit 1
+		[ "${COMPREPLY[*]}" = "run rate receive replicate" ] || exit 1
 		for c in $commands; do
 			COMP_WORDS=(dirtytrack "$c" --) COMP_CWORD=2
 			_dirtytrack

@@ -12,6 +12,8 @@ set -eu
 . "$SRC/tests/nbd-log.sh"
 # shellcheck source=tools/tests/cases.sh
 . "$SRC/tests/cases.sh"
+# shellcheck source=tools/tests/guests.sh
+. "$SRC/tests/guests.sh"
 
 cmd=$OUT/tests/dirtytrack-standin
 qemu=$OUT/tests/standin-qemu
@@ -37,19 +39,6 @@ start()
 		"$qemu" --ram '{ram}' --lock lock -incoming defer "$@" 2>dst.log &
 	dst=$!
 	await "$dst" grep -q "waiting for a guest" dst.log && await "$src" [ -S qmp ]
-}
-
-# await PROCESS COMMAND...: until the command succeeds. False if the process ends before,
-# or in a minute.
-await()
-{
-	local process=$1 end=$((SECONDS + 60))
-
-	shift
-	until "$@"; do
-		alive "$process" && [ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.02
-	done
 }
 
 # nbdkit_with FILTER... -- PARAMETER...: that is what the receiver will run.
@@ -81,39 +70,10 @@ migrate()
 	tool=$!
 }
 
-# ends STATUS: the command does, with it.
-ends()
-{
-	local got=0
-
-	wait "$tool" 2>/dev/null || got=$?
-	[ "$got" = "$1" ] || { echo "status $got, not $1"; return 1; }
-}
-
-alive()
-{
-	kill -0 "$1" 2>/dev/null && [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" != Z ]
-}
-
 # Children of the receiver, by their names.
 receiver_child()
 {
-	local pid
-
-	for pid in $(cat "/proc/$dst/task/$dst/children" 2>/dev/null); do
-		[ "$(cat "/proc/$pid/comm")" != "$1" ] || echo "$pid"
-	done
-}
-
-# How many guests have the lock, and what they last did.
-last_word()
-{
-	grep -E ": (runs|stands) at" "$1" | tail -1 | awk '{ print $3 }'
-}
-
-locked()
-{
-	! flock -n lock true
+	child_of "$dst" "$1"
 }
 
 guest_is()

@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../nbdkit/replica.h"
+#include "builtin.h"
+#include "interrupt.h"
+#include "msg.h"
+#include "qmp.h"
+#include "secondary.h"
+#include "shell.h"
+#include "units.h"
+
+/* What dies at once is not started for ever. */
+#define MAX_STARTS 20
+#define LONG_ENOUGH 2
+/* A signal is seen after it. */
+#define WAIT_MS 200
+/* For a server that was killed to be dead. */
+#define LOCK_SECONDS 30
+/* How much longer than its lease the primary is waited for, to have stopped. */
+#define LEASE_MARGIN 1.1
+#define LEASE_MARGIN_MS 1000
+
+static enum store_phase phase(const struct secondary *s)
+{
+	return __atomic_load_n(&s->head->phase, __ATOMIC_ACQUIRE);
+}
+
+static void set_phase(struct secondary *s, enum store_phase phase)
+{
+	__atomic_store_n(&s->head->phase, phase, __ATOMIC_RELEASE);
+}
+
+static void note(struct secondary *s, const char *text)
+{
+	snprintf(s->head->message, sizeof(s->head->message), "%s", text);
+}
+
+/* ---- nbdkit ---- */
+
+static int start_server(struct secondary *s)
+{
+	struct server_arg args[STORE_MAX_SLOTS + 2] = { 0 };
+	unsigned int nr = 0, i;
+
+	for (i = 0; i < s->files.nr; i++)
+		args[nr++] = (struct server_arg){
+			.key = "slot",
+			.name = s->files.slots[i].name,
+			.fds = { s->files.slots[i].slot, s->files.slots[i].staged },
+			.nr_fds = 2,
+		};
+	args[nr++] = (struct server_arg){
+		.key = "state",
+		.fds = { s->files.state[0], s->files.state[1] },
+		.nr_fds = 2,
+	};
+	args[nr++] = (struct server_arg){
+		.key = "journal",
+		.fds = { s->files.journal },
+		.nr_fds = 1,
+	};
+	s->head->attached = 0;
+	s->opts.server.kind = "dirtytrack-replica";
+	return server_start(&s->opts.server, &s->listener, args, nr);
+}
+
+/* It is dead: what it had begun, the next one finishes. */
+static int restart_server(struct secondary *s)
+{
+	server_stop(&s->opts.server);
+	if (++s->servers < MAX_STARTS && !start_server(s)) {
+		usleep(20000 * s->servers);
+		return 0;
+	}
+	msg_error("nbdkit does not live");
+	return -EIO;
+}
+
+/* ---- QEMU ---- */
+
+/* One word of memory that is shared says it, to all who come after this process. */
+static bool is_let_run(const struct incoming *in, void *arg)
+{
+	const struct secondary *s = arg;
+
+	return phase(s) == STORE_RUNNING && s->head->qemu == (uint64_t)in->pid;
+}
+
+static int start_qemu(struct secondary *s)
+{
+	int ret;
+
+	s->qemu = (struct incoming){
+		.argv = s->opts.argv,
+		.slots = &s->opts.slots,
+		.timeout = s->opts.timeout,
+		.promised = is_let_run,
+		.arg = s,
+	};
+	ret = incoming_start(&s->qemu);
+	s->head->qemu = s->qemu.pid;
+	if (ret) {
+		incoming_kill(&s->qemu);
+		incoming_end(&s->qemu);
+	}
+	return ret;
+}
+
+static void end_qemu(struct secondary *s)
+{
+	incoming_kill(&s->qemu);
+	incoming_end(&s->qemu);
+}
+
+/* The one that waits has ended, which nobody had asked of it. */
+static void restart_qemu(struct secondary *s)
+{
+	incoming_reap(&s->qemu);
+	incoming_end(&s->qemu);
+	msg_note("%s: it has ended, and is started again", s->opts.argv[0]);
+	if (++s->qemus == MAX_STARTS || start_qemu(s))
+		msg_note("%s: none waits now: failover will try again",
+			 s->opts.argv[0]);
+}
+
+/* One of a worker that was killed: its guard kills it, and no other may run meanwhile. */
+static int wait_for_old_qemu(struct secondary *s)
+{
+	struct pollfd fd = { .events = POLLIN };
+	int ret;
+
+	if (!s->head->qemu)
+		return 0;
+	fd.fd = pidfd_open(s->head->qemu, 0);
+	if (fd.fd < 0)
+		return 0;
+	ret = poll(&fd, 1, LOCK_SECONDS * 1000);
+	close(fd.fd);
+	if (ret > 0)
+		return 0;
+	msg_error("process %" PRIu64 ", QEMU, does not end", s->head->qemu);
+	return -EBUSY;
+}
+
+/* ---- taking over ---- */
+
+static uint64_t unheard_ms(const struct secondary *s)
+{
+	uint64_t seen = __atomic_load_n(&s->head->seen_ms, __ATOMIC_RELAXED);
+
+	return now() * 1000 - seen;
+}
+
+/* The primary has stopped its guest, by what it said when it attached. */
+static bool is_fenced_by_lease(const struct secondary *s)
+{
+	uint64_t lease = s->head->lease_ms;
+
+	return lease && !s->head->detached &&
+	       unheard_ms(s) > lease * LEASE_MARGIN + LEASE_MARGIN_MS;
+}
+
+/* An errno, with a message to whoever asks; or 0. */
+static int check_failover(struct secondary *s, bool force)
+{
+	if (phase(s) != STORE_REPLICA && phase(s) != STORE_FAILED) {
+		note(s, "the guest was let run here already");
+		return EALREADY;
+	}
+	if (!s->head->committed) {
+		note(s, "there is no epoch yet: the first one is not complete");
+		return ENODATA;
+	}
+	if (force || s->fence || is_fenced_by_lease(s))
+		return 0;
+	if (!s->head->lease_ms || s->head->detached)
+		note(s, "the guest may run at the primary, which has no lease: --fence here, or --force when it is certain that it does not");
+	else
+		note(s, "the guest may run at the primary, whose lease has not ended");
+	return EBUSY;
+}
+
+static int fail(struct secondary *s, enum store_phase to, const char *why)
+{
+	note(s, why);
+	msg_note("no failover: %s", why);
+	set_phase(s, to);
+	return -EIO;
+}
+
+/* The slots are the last epoch, whatever had begun. */
+static int settle_store(struct secondary *s)
+{
+	struct store *store;
+	int ret = store_open(&store, &s->files, LOCK_SECONDS);
+
+	if (ret)
+		msg_errno(ret, "the store");
+	else
+		store_close(store);
+	return ret;
+}
+
+static int check_sum(struct secondary *s, const struct store_epoch *epoch)
+{
+	uint64_t sum;
+
+	if (!epoch->has_checksum)
+		return 0;
+	if (store_checksum(&s->files, &sum))
+		return fail(s, STORE_FAILED, "memory cannot be read");
+	if (sum != epoch->checksum)
+		return fail(s, STORE_FAILED, "memory is not what the primary sent");
+	msg_note("memory is what the primary sent, by its checksum");
+	return 0;
+}
+
+static int let_run(struct secondary *s)
+{
+	uint64_t number = s->head->committed;
+	const struct store_epoch *epoch = &s->head->epochs[number % 2];
+
+	if (check_sum(s, epoch))
+		return -EIO;
+	if (!s->qemu.pid && start_qemu(s))
+		return fail(s, STORE_FAILED, msg_last());
+	if (vm_state_load(&s->qemu.state, s->files.state[number % 2],
+			  epoch->state_size, s->opts.timeout)) {
+		end_qemu(s);
+		return fail(s, STORE_FAILED, interrupted ? "interrupted" : msg_last());
+	}
+	/* From here on it is said to run here, and its guard sees to that. */
+	set_phase(s, STORE_RUNNING);
+	if (qmp_command(s->qemu.qmp, "cont", NULL)) {
+		/* From a QEMU that does not answer, one that runs nothing is made. */
+		end_qemu(s);
+		return fail(s, STORE_FAILED, interrupted ? "interrupted" : msg_last());
+	}
+	s->head->ran = true;
+	incoming_leave(&s->qemu);
+	incoming_end(&s->qemu);
+	msg_note("the guest runs here, from epoch %" PRIu64, number);
+	return 0;
+}
+
+/*
+ * No epoch is taken from here on: the server that might is dead, and the next one says
+ * only what becomes of this.
+ */
+static int failover(struct secondary *s, bool force)
+{
+	int ret;
+
+	server_stop(&s->opts.server);
+	ret = start_server(s);
+	if (!ret && s->fence && !force && shell_run(s->fence)) {
+		fail(s, STORE_REPLICA, "the fence command failed");
+		server_stop(&s->opts.server);
+		return start_server(s);
+	}
+	if (!ret)
+		ret = settle_store(s);
+	if (ret)
+		return ret;
+	/* Its failure is for whoever asks for the status. */
+	let_run(s);
+	return 0;
+}
+
+/* ---- what is asked ---- */
+
+/* A packet of the plugin.  False when there will be none any more. */
+static bool serve_packet(struct secondary *s, bool *begun, bool *force)
+{
+	struct failover_packet packet;
+	struct failover_answer answer;
+	ssize_t n = recv(s->opts.server.control, &packet, sizeof(packet),
+			 MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return true;
+	if (n != sizeof(packet))
+		return false;
+	answer.error = check_failover(s, packet.force);
+	if (!answer.error) {
+		note(s, "");
+		set_phase(s, STORE_FAILING_OVER);
+		*begun = true;
+		*force = packet.force;
+	}
+	return send(s->opts.server.control, &answer, sizeof(answer),
+		    MSG_NOSIGNAL) == sizeof(answer);
+}
+
+/* The primary was lost, and nobody had to ask. */
+static bool is_due(struct secondary *s)
+{
+	if (!s->automatic || phase(s) != STORE_REPLICA || s->head->detached ||
+	    !s->head->committed || unheard_ms(s) < s->automatic * 1000 ||
+	    now() < s->tried + s->automatic)
+		return false;
+	s->tried = now();
+	if (check_failover(s, false))
+		return false;
+	msg_note("nothing was heard of the primary for %.1f s",
+		 unheard_ms(s) / 1000.0);
+	set_phase(s, STORE_FAILING_OVER);
+	return true;
+}
+
+/* ---- the worker ---- */
+
+static bool has_ended(struct secondary *s)
+{
+	struct pollfd fd = { .fd = s->guest_fd, .events = POLLIN };
+
+	if (phase(s) != STORE_RUNNING)
+		return false;
+	if (s->guest_fd >= 0)
+		return poll(&fd, 1, 0) > 0;
+	return !s->qemu.pid;
+}
+
+/* For the guest, if it is here, to end by it in its own way. */
+static bool pass_signal(struct secondary *s)
+{
+	if (phase(s) != STORE_RUNNING)
+		return false;
+	pidfd_send_signal(s->guest_fd >= 0 ? s->guest_fd : s->qemu.pidfd, SIGTERM,
+			  NULL, 0);
+	interrupted = 0;
+	return true;
+}
+
+static void check_supervisor(struct secondary *s)
+{
+	if (s->orphan || getppid() == s->supervisor)
+		return;
+	s->orphan = true;
+	msg_note("the process that kept the slots was killed: this one goes on");
+}
+
+static int serve(struct secondary *s)
+{
+	double started = now();
+
+	while (!has_ended(s)) {
+		struct pollfd fds[] = {
+			{ .fd = s->opts.server.control, .events = POLLIN },
+			{ .fd = s->opts.server.pidfd, .events = POLLIN },
+			{ .fd = s->qemu.pid ? s->qemu.pidfd : -1, .events = POLLIN },
+		};
+		bool gone = false, begun = false, force = false;
+		int ret = 0;
+
+		if (interrupted && !pass_signal(s))
+			return EXIT_RUN;
+		if (poll(fds, 3, WAIT_MS) > 0) {
+			if (fds[2].revents && phase(s) == STORE_RUNNING)
+				incoming_reap(&s->qemu);
+			else if (fds[2].revents)
+				restart_qemu(s);
+			if (fds[0].revents)
+				gone = !serve_packet(s, &begun, &force);
+			gone |= fds[1].revents != 0;
+		}
+		check_supervisor(s);
+		if (now() > started + LONG_ENOUGH) {
+			s->servers = s->qemus = 0;
+			started = now();
+		}
+		if (begun || is_due(s))
+			ret = failover(s, force);
+		else if (gone)
+			ret = restart_server(s);
+		if (ret)
+			return EXIT_RUN;
+	}
+	if (s->guest_fd >= 0)
+		return EXIT_OK;
+	return incoming_wait(&s->qemu);
+}
+
+static int begin_work(struct secondary *s)
+{
+	int ret = settle_store(s);
+
+	if (ret)
+		return ret;
+	if (phase(s) == STORE_RUNNING) {
+		/* By the guard of who decided it, if not by him. */
+		s->head->ran = true;
+		s->guest_fd = pidfd_open(s->head->qemu, 0);
+		return s->guest_fd < 0 ? -ESRCH : start_server(s);
+	}
+	ret = wait_for_old_qemu(s);
+	if (ret)
+		return ret;
+	/* The QEMU that had begun was killed with who began it. */
+	if (phase(s) == STORE_FAILING_OVER)
+		return failover(s, false);
+	ret = start_qemu(s);
+	return ret ? ret : start_server(s);
+}
+
+static int work(struct secondary *s)
+{
+	int status = EXIT_RUN;
+
+	s->guest_fd = -1;
+	if (!begin_work(s))
+		status = serve(s);
+	server_stop(&s->opts.server);
+	if (phase(s) != STORE_RUNNING)
+		end_qemu(s);
+	if (s->orphan)
+		listen_end(&s->listener);
+	return status;
+}
+
+/* ---- the supervisor ---- */
+
+static int set_up(struct secondary *s)
+{
+	struct slot_args *slots = &s->opts.slots;
+	unsigned int i;
+	int ret = slot_args_make(slots);
+
+	if (!ret)
+		ret = slot_args_substitute(slots, s->opts.argv);
+	if (ret)
+		return ret;
+	s->files.nr = slots->nr;
+	for (i = 0; i < slots->nr; i++) {
+		memcpy(s->files.slots[i].name, slots->slots[i].name,
+		       sizeof(s->files.slots[i].name));
+		s->files.slots[i].slot = slots->slots[i].fd;
+	}
+	ret = store_create(&s->files);
+	if (!ret)
+		ret = store_map_head(s->files.journal, &s->head);
+	if (ret) {
+		msg_errno(ret, "the store");
+		return ret;
+	}
+	return listen_at(&s->listener, s->opts.address);
+}
+
+static int wait_worker(pid_t pid)
+{
+	struct pollfd fd = { .fd = pidfd_open(pid, 0), .events = POLLIN };
+	sig_atomic_t passed = 0;
+	int status = 0;
+
+	while (poll(&fd, 1, WAIT_MS) <= 0) {
+		if (interrupted == passed)
+			continue;
+		passed = interrupted;
+		kill(pid, passed);
+	}
+	close(fd.fd);
+	waitpid(pid, &status, 0);
+	return status;
+}
+
+static int supervise(struct secondary *s)
+{
+	unsigned int starts = 0;
+	int status;
+
+	do {
+		double started = now();
+		pid_t pid;
+
+		fflush(NULL);
+		pid = fork();
+		if (pid < 0) {
+			msg_errno(errno, "fork");
+			return EXIT_RUN;
+		}
+		if (!pid) {
+			s->supervisor = getppid();
+			_exit(work(s));
+		}
+		status = wait_worker(pid);
+		if (!WIFSIGNALED(status))
+			return WEXITSTATUS(status);
+		msg_note("%s: another one goes on", strsignal(WTERMSIG(status)));
+		starts = now() > started + LONG_ENOUGH ? 0 : starts + 1;
+	} while (!interrupted && starts < MAX_STARTS);
+	return 128 + WTERMSIG(status);
+}
+
+int secondary_run(struct secondary *s)
+{
+	int status = EXIT_RUN;
+
+	interrupt_catch();
+	if (!set_up(s)) {
+		msg_note("waiting for epochs at %s", s->opts.address);
+		status = supervise(s);
+	}
+	listen_end(&s->listener);
+	return status;
+}
