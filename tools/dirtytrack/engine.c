@@ -28,6 +28,9 @@
 /* So many in a row that do not end the rounds. */
 #define IDLE_ROUNDS 3
 
+/* Seconds: what else has to be done in a pause takes about as long. */
+#define LEAST_PAUSE 0.005
+
 /* Least that an automatic throttle comes to, pages a second: a guest still lives. */
 #define LEAST_RATE 256
 
@@ -306,6 +309,17 @@ static void skip_dirty(struct copy *c, bool skip)
 		pipeline_skip_dirty(c->moves[i].pipe, skip);
 }
 
+/*
+ * The pause would be short enough.  Would one more round, which takes as long as that pause,
+ * leave less than half of it?  Then the guest is better off, for a time that nobody feels.
+ */
+static bool is_worth_a_round(const struct copy *c)
+{
+	return c->round.rest_seconds > LEAST_PAUSE &&
+	       c->round.rest_seconds < c->round.seconds / 2 &&
+	       c->round.round < c->max_rounds && !is_late(c);
+}
+
 static int copy_rounds(struct copy *c, struct buffers *buf)
 {
 	uint64_t least = UINT64_MAX;
@@ -333,6 +347,8 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 		tell(c, COPY_ROUND_END);
 
 		if (c->round.rest_seconds <= c->downtime) {
+			if (is_worth_a_round(c))
+				continue;
 			c->end = COPY_FITS;
 			return 0;
 		}

@@ -7,8 +7,9 @@
  * since, but for those that were written again before it was their turn; the last one
  * copies them all.  After each the engine counts what is left.  It ends the rounds when
  * copying that would take no longer than the downtime allowed, at the speed of
- * the last round or of all rounds, whichever is less; or when rounds bring no
- * progress; or when there were as many as allowed.
+ * the last round or of all rounds, whichever is less, and one more round is not expected to
+ * leave less than half of it; or when rounds bring no progress; or when there were as many
+ * as allowed.
  *
  * For a guest that is handed over, the last round is in two parts: one while the state of
  * its devices is saved, and one for what this wrote to memory.

@@ -445,6 +445,64 @@ static void progress_goes_on(void)
 	tear_down();
 }
 
+static const unsigned int *to_write;
+
+static void write_as_told(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < *to_write; i++)
+		touch(i, 'w');
+	if (to_write[1])
+		to_write++;
+}
+
+/* So that the time that a round takes is that of its pages. */
+static void read_slowly(uint64_t first)
+{
+	(void)first;
+	usleep(4000);
+}
+
+/* The pause is allowed to take any time, and is made short where that costs little. */
+static void a_round_more_if_it_halves_the_pause(void)
+{
+	/* At the beginning, and after each round, of which the first has 32 chunks. */
+	static const unsigned int less[] = { 0, 600, 120, 8, 0 };
+	static const unsigned int same[] = { 0, 600, 590, 0 };
+
+	CHECK(set_up());
+	fake.on_count = write_as_told;
+	fake.on_read = read_slowly;
+	copy.verify = false;
+	to_write = less;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_FITS);
+	CHECK_EQ(copy.round.round, 4);
+	drop();
+
+	CHECK(set_up());
+	fake.on_count = write_as_told;
+	fake.on_read = read_slowly;
+	copy.verify = false;
+	to_write = same;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_FITS);
+	CHECK_EQ(copy.round.round, 3);
+	drop();
+
+	CHECK(set_up());
+	fake.on_count = write_as_told;
+	fake.on_read = read_slowly;
+	copy.verify = false;
+	copy.max_rounds = 1;
+	to_write = less;
+	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(copy.end, COPY_FITS);
+	CHECK_EQ(copy.round.round, 2);
+	drop();
+}
+
 #define HOT 700
 
 /* All the time, and also between harvest and copying. */
@@ -976,6 +1034,7 @@ int main(void)
 		TAP_TEST(extra_data_is_found),
 		TAP_TEST(no_progress),
 		TAP_TEST(progress_goes_on),
+		TAP_TEST(a_round_more_if_it_halves_the_pause),
 		TAP_TEST(pages_written_again_are_skipped),
 		TAP_TEST(max_rounds),
 		TAP_TEST(strict),
