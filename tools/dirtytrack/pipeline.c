@@ -38,6 +38,8 @@
 
 /* How often the owner looks up while it waits, and a lost lane is tried again. */
 #define TICK_MS 100
+/* A request to stop is seen after it, when nothing happens. */
+#define WAIT_MS 200
 
 struct chunk {
 	struct chunk *next;
@@ -256,14 +258,14 @@ static int lane_check(struct lane *lane)
 	return lane->lost ? lane_revive(lane) : 0;
 }
 
-static int lane_wait(struct lane *lane)
+static int lane_wait(struct lane *lane, int ms)
 {
 	struct pipeline *p = lane->pipe;
 	int ret = cancelled(p);
 
 	if (ret)
 		return ret;
-	ret = p->dst->ops->wait(p->dst, lane->index);
+	ret = p->dst->ops->wait(p->dst, lane->index, ms);
 	if (ret == -ENOTCONN) {
 		lane->lost = true;
 		ret = 0;
@@ -274,7 +276,7 @@ static int lane_wait(struct lane *lane)
 static int get_work(struct lane *lane, struct work **w)
 {
 	while (!lane->free_works) {
-		int ret = lane_wait(lane);
+		int ret = lane_wait(lane, WAIT_MS);
 
 		if (ret)
 			return ret;
@@ -288,7 +290,7 @@ static int get_work(struct lane *lane, struct work **w)
 static int get_chunk(struct lane *lane, struct chunk **c)
 {
 	while (!lane->free_chunks) {
-		int ret = lane_wait(lane);
+		int ret = lane_wait(lane, WAIT_MS);
 
 		if (ret)
 			return ret;
@@ -363,22 +365,26 @@ static int zero_pages(struct lane *lane, uint64_t first, uint64_t npages)
 	return 0;
 }
 
-/* Until data may be sent. */
-static int wait_turn(struct pipeline *p)
+/* Until data may be sent.  What is under way goes on. */
+static int wait_turn(struct lane *lane)
 {
+	struct pipeline *p = lane->pipe;
 	double left;
 
 	if (!p->opts.limiter)
 		return 0;
 	while ((left = limiter_turn(p->opts.limiter) - now()) > 0) {
-		struct timespec ts = {
-			.tv_nsec = (left < 0.1 ? left : 0.1) * 1e9,
-		};
+		const double step = left < TICK_MS / 1000.0 ? left :
+							      TICK_MS / 1000.0;
+		const struct timespec ts = { .tv_nsec = step * 1e9 };
 		int ret = cancelled(p);
 
+		if (!ret && lane->under_way)
+			ret = lane_wait(lane, step * 1000 + 1);
+		else if (!ret)
+			nanosleep(&ts, NULL);
 		if (ret)
 			return ret;
-		nanosleep(&ts, NULL);
 	}
 	return 0;
 }
@@ -458,7 +464,7 @@ static int copy_chunk(struct lane *lane, uint64_t first, uint64_t npages)
 	/* Ours until everything of it is sent. */
 	chunk->users = 1;
 	/* All that may take long comes before the look at the log. */
-	ret = wait_turn(lane->pipe);
+	ret = wait_turn(lane);
 	if (!ret)
 		ret = find_dirty(lane->pipe, first, npages, &dirty);
 	for (; start < npages && !ret; start = end) {
@@ -541,7 +547,7 @@ static void *work(void *arg)
 		}
 		lane->busy = true;
 		pthread_mutex_unlock(&p->lock);
-		ret = have ? copy_extent(lane, &ext) : lane_wait(lane);
+		ret = have ? copy_extent(lane, &ext) : lane_wait(lane, WAIT_MS);
 		pthread_mutex_lock(&p->lock);
 		if (ret)
 			note_error(p, ret);
@@ -636,7 +642,7 @@ static int drain_once(struct pipeline *p)
 
 	if (!p->nr_threads) {
 		while (!ret && p->lanes[0].under_way)
-			ret = lane_wait(&p->lanes[0]);
+			ret = lane_wait(&p->lanes[0], WAIT_MS);
 		return ret ? (p->error = ret) : p->error;
 	}
 	pthread_mutex_lock(&p->lock);

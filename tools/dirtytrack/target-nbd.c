@@ -26,8 +26,6 @@
 #define MAX_ZERO_PAGES (256 * 1024 * 1024 / DTRACK_PAGE_SIZE)
 /* Bytes whose state is asked for at once: the count is of 32 bits, and signed for some. */
 #define MAX_STATUS (1024 * 1024 * 1024)
-/* How long a wait takes when nothing happens: a request to stop is seen after it. */
-#define WAIT_MS 200
 struct target_nbd {
 	struct target base;
 	char *uri;
@@ -110,14 +108,14 @@ static int nbd_start(struct target *base, unsigned int lane,
 	return 0;
 }
 
-static int nbd_wait(struct target *base, unsigned int lane)
+static int nbd_wait(struct target *base, unsigned int lane, int ms)
 {
 	struct target_nbd *t = to_nbd(base);
 	struct nbd_handle *nbd = t->lanes[lane];
 
 	if (is_lost(nbd))
 		return -ENOTCONN;
-	if (nbd_poll(nbd, WAIT_MS) >= 0)
+	if (nbd_poll(nbd, ms) >= 0)
 		return is_lost(nbd) ? -ENOTCONN : 0;
 	if (is_lost(nbd))
 		return -ENOTCONN;

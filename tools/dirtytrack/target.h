@@ -33,7 +33,7 @@ struct request {
  * struct target_ops - what a target can do
  * @start: begin a request.  It ends with its @done, which may be called before this
  *	returns.  When this fails, @done is not called.
- * @wait: wait a moment for a request to be done; -ENOTCONN when the lane is lost.
+ * @wait: wait @ms at most for a request to be done; -ENOTCONN when the lane is lost.
  *	NULL when requests are done as soon as they are started.
  * @revive: a lane that was lost, connected again: -ENOTCONN without a message when
  *	that did not work now and may later.  Requests that were under way are
@@ -52,7 +52,7 @@ struct request {
  */
 struct target_ops {
 	int (*start)(struct target *t, unsigned int lane, struct request *req);
-	int (*wait)(struct target *t, unsigned int lane);
+	int (*wait)(struct target *t, unsigned int lane, int ms);
 	int (*revive)(struct target *t, unsigned int lane);
 	void (*drop)(struct target *t, unsigned int lane);
 	int (*flush)(struct target *t, unsigned int lane);

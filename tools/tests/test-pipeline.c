@@ -164,13 +164,14 @@ static int fake_start(struct target *t, unsigned int index, struct request *req)
 }
 
 /* A request under way is done, any of them. */
-static int fake_wait(struct target *t, unsigned int index)
+static int fake_wait(struct target *t, unsigned int index, int ms)
 {
 	struct fake_lane *lane = &server.lanes[index];
 	struct request *req = NULL;
 	int err = 0;
 
 	(void)t;
+	(void)ms;
 	pthread_mutex_lock(&server.lock);
 	if (lane_lost(lane)) {
 		pthread_mutex_unlock(&server.lock);
