@@ -114,19 +114,45 @@ static void clear_line(struct copy_report *r)
 	r->on_line = false;
 }
 
+/* Where a round is. */
+struct pace {
+	double time;		/* since it began */
+	double pages;		/* a second */
+	uint64_t left;		/* pages of it */
+	uint64_t bytes;		/* of data, sent in all rounds */
+};
+
+static struct pace pace_of(const struct copy *c)
+{
+	const struct copy_round *round = &c->round;
+	/* More may have become dirty since the pages were counted. */
+	uint64_t done = round->pages + round->skipped;
+	struct pace pace = {
+		.time = now() - round->start,
+		.left = round->expected > done ? round->expected - done : 0,
+		.bytes = (c->before.data + round->data) * DTRACK_PAGE_SIZE,
+	};
+
+	pace.pages = pace.time > 0 ? round->pages / pace.time : 0;
+	return pace;
+}
+
+/* Seconds until it ends. */
+static double eta(const struct pace *pace)
+{
+	return pace->pages > 0 ? pace->left / pace->pages : 0;
+}
+
 static void print_progress(struct copy_report *r)
 {
 	const struct copy_round *round = &r->copy->round;
-	double time = now() - round->start;
-	double pace = time > 0 ? round->pages / time : 0;
-	/* More may have become dirty since the pages were counted. */
-	uint64_t done = round->pages + round->skipped;
-	uint64_t left = round->expected > done ? round->expected - done : 0;
-	char rate[HUMAN_LEN];
+	const struct pace pace = pace_of(r->copy);
+	char rate[HUMAN_LEN], sent[HUMAN_LEN];
 
-	human_size(pace * DTRACK_PAGE_SIZE, rate);
-	fprintf(stderr, "\r\033[Kround %u: %" PRIu64 " pages left, %s/s, %.0f s",
-		round->round, left, rate, pace > 0 ? left / pace : 0);
+	fprintf(stderr, "\r\033[Kround %u: %" PRIu64 " pages left, %s/s, %.0f s; %s sent",
+		round->round, pace.left,
+		human_size(pace.pages * DTRACK_PAGE_SIZE, rate), eta(&pace),
+		human_size(pace.bytes, sent));
 	if (round->dirty_rate > 0)
 		fprintf(stderr, "; %.0f pages/s become dirty, %.0f ms would be left",
 			round->dirty_rate, round->rest_seconds * 1000);
@@ -139,13 +165,26 @@ static void print_progress(struct copy_report *r)
 static void put_progress(struct copy_report *r)
 {
 	const struct copy_round *round = &r->copy->round;
+	const struct pace pace = pace_of(r->copy);
 	struct json_object *obj = event_new("progress");
 
 	add_number(obj, "round", round->round);
 	add_number(obj, "pages", round->pages);
 	add_number(obj, "skipped", round->skipped);
 	add_number(obj, "expected", round->expected);
-	json_object_object_add(obj, "time", json_seconds(now() - round->start));
+	json_object_object_add(obj, "time", json_seconds(pace.time));
+	add_number(obj, "left", pace.left);
+	json_object_object_add(obj, "eta", json_seconds(eta(&pace)));
+	add_number(obj, "speed", pace.pages * DTRACK_PAGE_SIZE);
+	add_number(obj, "bytes", pace.bytes);
+	/* Of the round before. */
+	if (round->round > 1) {
+		add_number(obj, "dirty_rate", round->dirty_rate);
+		json_object_object_add(obj, "rest",
+				       json_seconds(round->rest_seconds));
+	}
+	if (round->throttle)
+		add_number(obj, "throttle", round->throttle);
 	put_event(r, obj);
 }
 
@@ -229,6 +268,10 @@ static void rounds_end(struct copy_report *r)
 		add_number(obj, "left", r->copy->round.left);
 		json_object_object_add(obj, "rest",
 			json_seconds(r->copy->round.rest_seconds));
+		json_object_object_add(obj, "time",
+			json_seconds(r->copy->total_seconds));
+		add_number(obj, "bytes", (r->copy->before.data +
+					  r->copy->round.data) * DTRACK_PAGE_SIZE);
 		put_event(r, obj);
 	}
 	say_end(r->copy);

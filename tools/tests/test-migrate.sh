@@ -276,8 +276,13 @@ case_bandwidth()
 
 	start --rate 100 -- -- && there=$(receiver_child standin-qemu) || return 1
 	ms=$(date +%s%3N)
-	migrate --max-bandwidth 12M
-	ends 0 && guest_is there && ms=$(($(date +%s%3N) - ms)) && [ "$ms" -gt 1700 ]
+	migrate --max-bandwidth 12M --json --progress
+	ends 0 && guest_is there && ms=$(($(date +%s%3N) - ms)) && [ "$ms" -gt 1700 ] &&
+		# Half way, or so.
+		[ "$(jq -s 'map(select(.event == "progress" and .round == 1 and .time > 0.5))[0] |
+			.left > 0 and .eta > 0 and .speed > 1e6 and .bytes > 4e6 and
+			.left + .pages + .skipped == .expected' out)" = true ] &&
+		[ "$(event rounds_end '.time > 1.5 and .bytes > 20e6')" = true ]
 }
 
 case_dry_run()
