@@ -56,27 +56,6 @@ void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page)
 		dt_rings_wake(slot);
 }
 
-/*
- * Does someone besides the slot and its mappings hold the page?  The slot holds
- * one reference and each mapping one.  mapcount goes up after the reference and
- * down before it, so unless it is stable around the read of the count the answer
- * is yes.  Such a user sets PG_dirty before he drops his reference: the caller
- * looks at it after.
- */
-static bool dt_page_held(struct page *page)
-{
-	struct folio *folio = page_folio(page);
-	int before, count, after;
-
-	before = atomic_read(&folio->_mapcount) + 1;
-	smp_rmb();	/* pairs with the reference taken before mapcount goes up */
-	count = folio_ref_count(folio);
-	smp_rmb();	/* pairs with mapcount going down before the reference */
-	after = atomic_read(&folio->_mapcount) + 1;
-	smp_rmb();	/* pairs with PG_dirty set before the reference is dropped */
-	return before != after || count != 1 + after;
-}
-
 /* What gather found in the 64 pages of a word. */
 struct dt_found {
 	u64 dirty;	/* report */

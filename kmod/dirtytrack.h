@@ -216,6 +216,26 @@ struct dt_log {
 	u64 select[DT_WORD_BITS];
 };
 
+/**
+ * struct dt_ranges - how far an array of ranges is done
+ * @slot: the slot that they are of
+ * @array: the array
+ * @nr: its length
+ * @i: index of the range that is being done
+ * @first: its first page
+ * @next: its first page that is not done; whoever does pages sets it
+ * @end: page after its last; 0 if the range has not been read yet
+ */
+struct dt_ranges {
+	struct dt_slot *slot;
+	const struct dirtytrack_range __user *array;
+	u32 nr;
+	u32 i;
+	u64 first;
+	u64 next;
+	u64 end;
+};
+
 /* slotfs.c */
 int dt_slotfs_init(void);
 void dt_slotfs_exit(void);
@@ -269,11 +289,12 @@ int dt_pages_init(struct dt_slot *slot);
 void dt_pages_destroy(struct dt_slot *slot);
 struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff);
 struct page **dt_pages_word(struct dt_slot *slot, u64 word);
-struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff);
+struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff, int node);
+bool dt_page_held(struct page *page);
 u64 dt_pages_resident(struct dt_slot *slot, u64 word);
 pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident);
 bool dt_chunk_empty(struct dt_slot *slot, pgoff_t pgoff);
-struct page *dt_page_remove(struct dt_slot *slot, pgoff_t pgoff);
+void dt_pages_remove(struct dt_slot *slot, u64 word, u64 bits, struct list_head *pages);
 void dt_pages_trim(struct dt_slot *slot, pgoff_t pgoff);
 
 /* file.c */
@@ -283,6 +304,9 @@ loff_t dt_file_llseek(struct file *file, loff_t offset, int whence);
 
 /* release.c */
 long dt_file_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
+int dt_release_ranges(struct dt_slot *slot, struct dt_log *log,
+		      struct dirtytrack_release *arg);
+int dt_populate_ranges(struct dt_slot *slot, struct dirtytrack_populate *arg);
 
 /* vma.c */
 int dt_slot_mmap(struct file *file, struct vm_area_struct *vma);
@@ -306,8 +330,13 @@ u32 dt_log_max(void);
 int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg);
 int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *arg);
 void dt_harvest_undo(struct dt_log *log, u64 first, u64 end);
-int dt_range_check(struct dt_log *log, u64 first, u64 npages);
 int dt_user_bitmap_check(u64 bitmap, u64 bit, u64 npages);
+
+/* ranges.c */
+int dt_range_check(struct dt_slot *slot, u64 first, u64 npages);
+int dt_ranges_init(struct dt_ranges *ranges, struct dt_slot *slot, u64 array, u32 nr);
+int dt_ranges_more(struct dt_ranges *ranges);
+bool dt_ranges_report(const struct dt_ranges *ranges, u32 *out_nr, __u64 *out_next);
 
 /* select.c */
 int dt_select_bitmap(struct dt_log *log, struct dirtytrack_bitmap *arg, bool clear);

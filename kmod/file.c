@@ -21,7 +21,7 @@ static struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc
 	struct page *page;
 
 	filemap_invalidate_lock_shared(slot->inode.i_mapping);
-	page = alloc ? dt_page_get(slot, pgoff) : dt_page_find(slot, pgoff);
+	page = alloc ? dt_page_get(slot, pgoff, NUMA_NO_NODE) : dt_page_find(slot, pgoff);
 	if (!IS_ERR_OR_NULL(page))
 		get_page(page);
 	filemap_invalidate_unlock_shared(slot->inode.i_mapping);

@@ -289,25 +289,6 @@ static int dt_harvest(struct dt_harvest *h)
 }
 
 /**
- * dt_range_check - is a caller's range in the slot?
- * @log: a log of the slot
- * @first: first page
- * @npages: how many
- *
- * Return: 0; EOVERFLOW, EINVAL (also for an empty one).
- */
-int dt_range_check(struct dt_log *log, u64 first, u64 npages)
-{
-	u64 end;
-
-	if (check_add_overflow(first, npages, &end))
-		return -EOVERFLOW;
-	if (!npages || end > log->slot->npages)
-		return -EINVAL;
-	return 0;
-}
-
-/**
  * dt_user_bitmap_check - can a caller's bitmap be where he says?
  * @bitmap: its address
  * @bit: first bit
@@ -349,7 +330,7 @@ int dt_harvest_bitmap(struct dt_log *log, struct dirtytrack_harvest *arg)
 	};
 	int err;
 
-	err = dt_range_check(log, arg->first, arg->npages);
+	err = dt_range_check(log->slot, arg->first, arg->npages);
 	if (!err)
 		err = dt_user_bitmap_check(arg->bitmap, arg->bit, arg->npages);
 	if (err)
@@ -383,7 +364,7 @@ int dt_harvest_extents(struct dt_log *log, struct dirtytrack_harvest_extents *ar
 	};
 	int err;
 
-	err = dt_range_check(log, arg->first, arg->npages);
+	err = dt_range_check(log->slot, arg->first, arg->npages);
 	if (err)
 		return err;
 	if (!IS_ALIGNED(arg->extents, sizeof(u64)) || !arg->nr)

@@ -32,6 +32,8 @@ union dt_arg {
 	struct dirtytrack_bitmap bitmap;
 	struct dirtytrack_ranges ranges;
 	struct dirtytrack_limit limit;
+	struct dirtytrack_release release;
+	struct dirtytrack_populate populate;
 };
 
 /*
@@ -52,6 +54,8 @@ static_assert(sizeof(struct dirtytrack_bitmap) == 56);
 static_assert(sizeof(struct dirtytrack_range) == 16);
 static_assert(sizeof(struct dirtytrack_ranges) == 40);
 static_assert(sizeof(struct dirtytrack_limit) == 16);
+static_assert(sizeof(struct dirtytrack_release) == 56);
+static_assert(sizeof(struct dirtytrack_populate) == 48);
 static_assert(sizeof(struct dirtytrack_ring) == 24);
 static_assert(sizeof(struct dirtytrack_ring_control) == 24);
 
@@ -93,7 +97,8 @@ static int dt_ioctl_info(struct file *on, union dt_arg *arg, struct file **file)
 {
 	struct dirtytrack_info *info = &arg->info;
 
-	info->out_features = DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT;
+	info->out_features = DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT |
+			     DIRTYTRACK_FEATURE_RELEASE;
 	info->out_max_slot_size = dt_slot_max_size();
 	info->out_max_slots = dt_slot_max();
 	info->out_max_logs = dt_log_max();
@@ -181,6 +186,22 @@ static int dt_ioctl_log_create(struct file *on, union dt_arg *arg, struct file *
 	return PTR_ERR_OR_ZERO(*file);
 }
 
+static int dt_ioctl_release(struct file *on, union dt_arg *arg, struct file **file)
+{
+	if (!(on->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return dt_release_ranges(dt_file_slot(on), NULL, &arg->release);
+}
+
+static int dt_ioctl_populate(struct file *on, union dt_arg *arg, struct file **file)
+{
+	if (!(on->f_mode & FMODE_WRITE))
+		return -EBADF;
+	if (arg->populate.reserved)
+		return -EOPNOTSUPP;
+	return dt_populate_ranges(dt_file_slot(on), &arg->populate);
+}
+
 static const struct dt_ioctl dt_slot_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_SLOT_INFO, dirtytrack_slot_info, out_protects,
 		 dt_ioctl_slot_info),
@@ -188,6 +209,10 @@ static const struct dt_ioctl dt_slot_ioctls[] = {
 		 dt_ioctl_log_create,
 		 .flags = DIRTYTRACK_LOG_ALL_SET,
 		 .out_fd = offsetof(struct dirtytrack_log_create, out_fd)),
+	DT_IOCTL(DIRTYTRACK_SLOT_RELEASE, dirtytrack_release, out_unmaps,
+		 dt_ioctl_release),
+	DT_IOCTL(DIRTYTRACK_SLOT_POPULATE, dirtytrack_populate, reserved,
+		 dt_ioctl_populate),
 };
 
 /* A log ------------------------------------------------------------------------ */
@@ -243,6 +268,14 @@ static int dt_ioctl_limit(struct file *on, union dt_arg *arg, struct file **file
 	return dt_limit_set(dt_file_log(on), arg->limit.rate);
 }
 
+static int dt_ioctl_release_clean(struct file *on, union dt_arg *arg,
+				  struct file **file)
+{
+	struct dt_log *log = dt_file_log(on);
+
+	return dt_release_ranges(log->slot, log, &arg->release);
+}
+
 static const struct dt_ioctl dt_log_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_LOG_INFO, dirtytrack_log_info, out_reported,
 		 dt_ioctl_log_info),
@@ -262,6 +295,8 @@ static const struct dt_ioctl dt_log_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_LOG_MERGE_RANGES, dirtytrack_ranges, out_pages,
 		 dt_ioctl_merge_ranges, .locked = true),
 	DT_IOCTL(DIRTYTRACK_LOG_LIMIT, dirtytrack_limit, rate, dt_ioctl_limit),
+	DT_IOCTL(DIRTYTRACK_LOG_RELEASE_CLEAN, dirtytrack_release, out_unmaps,
+		 dt_ioctl_release_clean, .locked = true),
 };
 
 /* All of them ------------------------------------------------------------------ */

@@ -137,12 +137,14 @@ static struct page **dt_chunk_get(struct dt_chunk *chunk)
  * dt_page_get - look a page up, and give it memory if it has none
  * @slot: the slot
  * @pgoff: its offset, inside the slot
+ * @node: NUMA node to ask first, or NUMA_NO_NODE for that of the caller's policy
  *
  * Context: invalidate_lock held, may sleep.
  * Return: the page; ENOSPC over the bound for all slots, ENOMEM.
  */
-struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff)
+struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff, int node)
 {
+	const gfp_t gfp = GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT;
 	struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
 	struct page **pages = dt_chunk_get(chunk);
 	struct page *page, *old;
@@ -156,7 +158,7 @@ struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff)
 	err = dt_memory_charge(PAGE_SIZE);
 	if (err)
 		return ERR_PTR(err);
-	page = alloc_page(GFP_HIGHUSER | __GFP_ZERO | __GFP_ACCOUNT);
+	page = node == NUMA_NO_NODE ? alloc_page(gfp) : alloc_pages_node(node, gfp, 0);
 	old = page ? cmpxchg(&pages[pgoff % DT_CHUNK_PAGES], NULL, page) :
 		     ERR_PTR(-ENOMEM);
 	if (old) {
@@ -168,6 +170,32 @@ struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff)
 	atomic_inc(&chunk->resident);
 	percpu_counter_inc(&slot->resident);
 	return page;
+}
+
+/**
+ * dt_page_held - does someone besides the slot and its mappings hold a page?
+ * @page: a page of the store
+ *
+ * The slot holds one reference and each mapping one.  mapcount goes up after the
+ * reference and down before it, so unless it is stable around the read of the count
+ * the answer is yes.  Such a user sets PG_dirty before he drops his reference: the
+ * caller looks at it after.
+ *
+ * Context: invalidate_lock held.
+ * Return: true if that cannot be excluded.
+ */
+bool dt_page_held(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	int before, count, after;
+
+	before = atomic_read(&folio->_mapcount) + 1;
+	smp_rmb();	/* pairs with the reference taken before mapcount goes up */
+	count = folio_ref_count(folio);
+	smp_rmb();	/* pairs with mapcount going down before the reference */
+	after = atomic_read(&folio->_mapcount) + 1;
+	smp_rmb();	/* pairs with PG_dirty set before the reference is dropped */
+	return before != after || count != 1 + after;
 }
 
 /**
@@ -237,25 +265,28 @@ bool dt_chunk_empty(struct dt_slot *slot, pgoff_t pgoff)
 }
 
 /**
- * dt_page_remove - take a page out of the store
+ * dt_pages_remove - take pages of a bitmap word out of the store
  * @slot: the slot
- * @pgoff: its offset
+ * @word: index of the word
+ * @bits: which of its pages; they have memory
+ * @pages: list that gets them, with the store's references, by page->lru
  *
  * Context: invalidate_lock held exclusive.
- * Return: the page with the store's reference, or NULL if there is none.
  */
-struct page *dt_page_remove(struct dt_slot *slot, pgoff_t pgoff)
+void dt_pages_remove(struct dt_slot *slot, u64 word, u64 bits, struct list_head *pages)
 {
-	struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
-	struct page *page = dt_page_find(slot, pgoff);
+	struct page **entries = dt_pages_word(slot, word);
+	u32 count = hweight64(bits);
 
-	if (page) {
-		WRITE_ONCE(chunk->pages[pgoff % DT_CHUNK_PAGES], NULL);
-		atomic_dec(&chunk->resident);
-		percpu_counter_dec(&slot->resident);
-		dt_memory_uncharge(PAGE_SIZE);
+	for (; bits; bits &= bits - 1) {
+		struct page *page = entries[__ffs64(bits)];
+
+		WRITE_ONCE(entries[__ffs64(bits)], NULL);
+		list_add_tail(&page->lru, pages);	/* not on the LRU: it is ours */
 	}
-	return page;
+	atomic_sub(count, &dt_chunk_of(slot, word * DT_WORD_BITS)->resident);
+	percpu_counter_sub(&slot->resident, count);
+	dt_memory_uncharge((u64)count * PAGE_SIZE);
 }
 
 /**

@@ -6,66 +6,258 @@
  * is reported as dirty, in the state HOLE unless it was touched again.  A collect
  * knows it by a bit of its own, for its absence may be over: a mere read gives it
  * memory again.  The open bit makes the collect look.
+ *
+ * Pages are released chunk by chunk (2 MiB), whatever ranges they were named in, with
+ * the invalidate_lock held exclusive: no fault can map one, no pwrite() find one, and
+ * no collect is between what it takes from a page and what it tells the logs.  So
+ * when a page was taken out of all mappings, what was ever written to it shows
+ *
+ * - in the log, if a collect has seen it;
+ * - in PG_dirty, where zapping left the dirty bits of PTEs, KVM what it knew, and
+ *   dt_mark_written() what the kernel wrote;
+ * - or in a reference that someone holds.
+ *
+ * If none of these is there, nobody has written since the log was harvested, and nobody
+ * can: there is no mapping to write through, and none comes before the lock is
+ * dropped.  A look at the same before it is unmapped saves that for a page which is not
+ * clean anyway.
  */
+#include <linux/bitmap.h>
 #include <linux/fs.h>
 #include <linux/falloc.h>
 #include <linux/highmem.h>
+#include <linux/nodemask.h>
+#include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 
 #include "dirtytrack.h"
 #include "trace.h"
 
-/* How much is done under one hold of the invalidate_lock: faults wait for it. */
-#define DT_RELEASE_BATCH DT_CHUNK_PAGES
+#define DT_CHUNK_WORDS (DT_CHUNK_PAGES / DT_WORD_BITS)
 
-/* Releases pages of one chunk. */
-static void dt_release_batch(struct dt_slot *slot, pgoff_t first, pgoff_t end)
+/* Chunks with something to do that one call visits at most. */
+#define DT_RELEASE_CHUNKS 1024
+
+/*
+ * Runs closer than this are unmapped as one: a page between them costs a fault, if it is
+ * in use, another run a walk, calls of notifiers and a TLB flush.
+ */
+#define DT_RELEASE_GAP 8
+
+/* Pages that are freed at once. */
+#define DT_RELEASE_BATCH 64
+
+/**
+ * struct dt_release - a release at work
+ * @slot: the slot
+ * @log: release only what is clean in it; NULL to release anything
+ * @chunk: the chunk that @select is about
+ * @any: something is selected in it
+ * @chunks: chunks visited that had memory
+ * @released: pages released
+ * @skipped: pages that keep their memory
+ * @unmaps: runs taken out of the mappings
+ * @select: pages of the chunk to be released
+ * @resident: pages of the chunk that have memory
+ */
+struct dt_release {
+	struct dt_slot *slot;
+	struct dt_log *log;
+	u64 chunk;
+	bool any;
+	u32 chunks;
+	u64 released;
+	u64 skipped;
+	u64 unmaps;
+	u64 select[DT_CHUNK_WORDS];
+	u64 resident[DT_CHUNK_WORDS];
+};
+
+/* Which of some pages of a word, that have memory, are dirty in the log? */
+static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
 {
-	struct address_space *mapping = slot->inode.i_mapping;
-	struct page *page;
-	u64 released = 0;
-	LIST_HEAD(pages);
-	bool wake = false;
-	pgoff_t pgoff;
+	struct page **pages = dt_pages_word(r->slot, word);
+	u64 dirty = dt_bitmap_word(&r->log->bitmap, word) & bits;
 
-	filemap_invalidate_lock(mapping);
-	for (pgoff = first; pgoff < end && !dt_chunk_empty(slot, first); pgoff++) {
-		page = dt_page_remove(slot, pgoff);
-		if (!page)
+	for (bits &= ~dirty; bits; bits &= bits - 1) {
+		struct page *page = pages[__ffs64(bits)];
+
+		/* In this order: see dt_page_held(). */
+		if (dt_page_held(page) || PageDirty(page))
+			dirty |= bits & -bits;
+	}
+	return dirty;
+}
+
+/* Selects no longer what is dirty. */
+static void dt_release_skip(struct dt_release *r)
+{
+	u32 i;
+
+	for (i = 0; r->log && i < DT_CHUNK_WORDS; i++) {
+		u64 bits = r->select[i] & r->resident[i];
+		u64 dirty = bits ? dt_release_dirty(r, r->chunk * DT_CHUNK_WORDS + i,
+						    bits) : 0;
+
+		r->select[i] &= ~dirty;
+		r->skipped += hweight64(dirty);
+	}
+}
+
+/* Takes what is selected out of all mappings. */
+static void dt_release_unmap(struct dt_release *r)
+{
+	const unsigned long *resident = (const unsigned long *)r->resident;
+	const unsigned long *select = (const unsigned long *)r->select;
+	pgoff_t base = r->chunk * DT_CHUNK_PAGES;
+	u32 run, end = 0, next;
+
+	for (;;) {
+		run = find_next_and_bit(select, resident, DT_CHUNK_PAGES, end);
+		if (run >= DT_CHUNK_PAGES)
+			break;
+		next = run;
+		do {
+			end = find_next_zero_bit(select, DT_CHUNK_PAGES, next);
+			next = find_next_bit(select, DT_CHUNK_PAGES, end);
+		} while (next < DT_CHUNK_PAGES && next - end < DT_RELEASE_GAP);
+		unmap_mapping_pages(r->slot->inode.i_mapping, base + run, end - run,
+				    false);
+		r->unmaps++;
+	}
+}
+
+/* Takes what is selected, and mapped no more, out of the slot. */
+static void dt_release_take(struct dt_release *r, struct list_head *pages)
+{
+	struct dt_slot *slot = r->slot;
+	bool wake = false;
+	u32 i;
+
+	for (i = 0; i < DT_CHUNK_WORDS; i++) {
+		u64 word = r->chunk * DT_CHUNK_WORDS + i;
+		u64 bits = r->select[i] & r->resident[i];
+
+		if (!bits)
 			continue;
-		/* Not on the LRU: its list head is free for us. */
-		list_add(&page->lru, &pages);
-		released++;
-		slot->released[pgoff / DT_WORD_BITS] |= 1ULL << (pgoff % DT_WORD_BITS);
-		dt_bitmap_set(&slot->open, pgoff);
-		wake |= dt_rings_push(slot, pgoff);
+		dt_pages_remove(slot, word, bits, pages);
+		slot->released[word] |= bits;
+		dt_bitmap_or(&slot->open, word, bits);
+		wake |= dt_rings_push_word(slot, word, bits);
+		r->released += hweight64(bits);
 	}
-	if (!list_empty(&pages)) {
-		unmap_mapping_pages(mapping, first, end - first, false);
-		dt_pages_trim(slot, first);
-		trace_dirtytrack_release(slot->id, first, end - first, released);
-	}
-	filemap_invalidate_unlock(mapping);
 	if (wake)
 		dt_rings_wake(slot);
+}
 
-	while (!list_empty(&pages)) {
-		page = list_first_entry(&pages, struct page, lru);
-		list_del(&page->lru);
-		put_page(page);
+static void dt_release_free(struct list_head *pages)
+{
+	struct page *batch[DT_RELEASE_BATCH];
+	int n = 0;
+
+	while (!list_empty(pages)) {
+		batch[n] = list_first_entry(pages, struct page, lru);
+		list_del(&batch[n++]->lru);
+		if (n == DT_RELEASE_BATCH || list_empty(pages)) {
+			release_pages(batch, n);
+			n = 0;
+		}
 	}
+}
+
+static void dt_release_chunk(struct dt_release *r)
+{
+	pgoff_t base = r->chunk * DT_CHUNK_PAGES;
+	struct dt_slot *slot = r->slot;
+	u64 before = r->released;
+	LIST_HEAD(pages);
+	u32 i;
+
+	filemap_invalidate_lock(slot->inode.i_mapping);
+	for (i = 0; i < DT_CHUNK_WORDS; i++)
+		r->resident[i] = r->select[i] ?
+			dt_pages_resident(slot, r->chunk * DT_CHUNK_WORDS + i) : 0;
+	dt_release_skip(r);
+	dt_release_unmap(r);
+	dt_release_skip(r);
+	dt_release_take(r, &pages);
+	dt_pages_trim(slot, base);
+	filemap_invalidate_unlock(slot->inode.i_mapping);
+	trace_dirtytrack_release(slot->id, base, DT_CHUNK_PAGES, r->released - before);
+	dt_release_free(&pages);
+	r->chunks++;
+}
+
+/* Releases what was selected, and selects nothing. */
+static void dt_release_run(struct dt_release *r)
+{
+	/* Memory that comes right now, comes after. */
+	if (r->any && !dt_chunk_empty(r->slot, r->chunk * DT_CHUNK_PAGES))
+		dt_release_chunk(r);
+	memset(r->select, 0, sizeof(r->select));
+	r->any = false;
+	cond_resched();
+}
+
+/* Selects pages from @first on of their chunk; returns the page after the last. */
+static u64 dt_release_select(struct dt_release *r, u64 first, u64 end)
+{
+	u64 stop = min(end, round_down(first, DT_CHUNK_PAGES) + DT_CHUNK_PAGES);
+	u64 word;
+
+	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < stop; word++)
+		r->select[word % DT_CHUNK_WORDS] |= dt_word_mask(word, first, stop);
+	r->chunk = first / DT_CHUNK_PAGES;
+	r->any = true;
+	return stop;
+}
+
+/**
+ * dt_release_ranges - release the pages of ranges
+ * @slot: the slot
+ * @log: a log of the slot, of which only clean pages are released; or NULL
+ * @arg: the ioctl's argument; gets the out_ fields
+ *
+ * Context: @log's lock held, so that no harvest of it has taken what it has not
+ * delivered yet; takes the invalidate_lock.
+ * Return: 0; EINVAL, EOVERFLOW, EFAULT, EINTR as in the uapi header.
+ */
+int dt_release_ranges(struct dt_slot *slot, struct dt_log *log,
+		      struct dirtytrack_release *arg)
+{
+	struct dt_release r = { .slot = slot, .log = log };
+	struct dt_ranges ranges;
+	int more;
+
+	if (log)
+		lockdep_assert_held(&log->lock);
+	more = dt_ranges_init(&ranges, slot, arg->ranges, arg->nr);
+	if (more)
+		return more;
+	while ((more = dt_ranges_more(&ranges)) > 0) {
+		if (r.any && ranges.next / DT_CHUNK_PAGES != r.chunk) {
+			dt_release_run(&r);
+			if (r.chunks >= DT_RELEASE_CHUNKS || signal_pending(current))
+				break;
+		}
+		ranges.next = dt_release_select(&r, ranges.next, ranges.end);
+	}
+	dt_release_run(&r);
+	arg->out_released = r.released;
+	arg->out_skipped = r.skipped;
+	arg->out_unmaps = r.unmaps;
+	return dt_ranges_report(&ranges, &arg->out_nr, &arg->out_next) ? 0 : more;
 }
 
 static int dt_release(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 {
-	pgoff_t stop;
+	struct dt_release r = { .slot = slot };
 
-	for (; first < end; first = stop) {
-		stop = min(end, round_down(first, DT_RELEASE_BATCH) + DT_RELEASE_BATCH);
-		dt_release_batch(slot, first, stop);
+	while (first < end) {
+		first = dt_release_select(&r, first, end);
+		dt_release_run(&r);
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		cond_resched();
 	}
 	return 0;
 }
@@ -104,26 +296,80 @@ static long dt_punch(struct dt_slot *slot, loff_t offset, loff_t len)
 	return dt_release(slot, first >> PAGE_SHIFT, last >> PAGE_SHIFT);
 }
 
+/*
+ * Gives memory to the pages from @next on of their bitmap word; @next gets the first
+ * that has none for want of it, or the page after the last, @pages is counted up.
+ */
+static int dt_populate_word(struct dt_slot *slot, u64 *next, u64 end, int node, u64 *pages)
+{
+	u64 word = *next / DT_WORD_BITS;
+	u64 bits = dt_word_mask(word, *next, end);
+	int err = 0;
+
+	filemap_invalidate_lock_shared(slot->inode.i_mapping);
+	*next = min(end, (word + 1) * DT_WORD_BITS);
+	for (bits &= ~dt_pages_resident(slot, word); bits; bits &= bits - 1) {
+		u64 pgoff = word * DT_WORD_BITS + __ffs64(bits);
+		struct page *page = dt_page_get(slot, pgoff, node);
+
+		if (IS_ERR(page)) {
+			*next = pgoff;
+			err = PTR_ERR(page);
+			break;
+		}
+		(*pages)++;
+	}
+	filemap_invalidate_unlock_shared(slot->inode.i_mapping);
+	cond_resched();
+	return err;
+}
+
+/**
+ * dt_populate_ranges - give memory to the pages of ranges
+ * @slot: the slot
+ * @arg: the ioctl's argument; gets the out_ fields
+ *
+ * Context: takes the invalidate_lock shared.
+ * Return: 0; EINVAL, EOVERFLOW, EFAULT, ENOSPC, ENOMEM, EINTR as in the uapi header.
+ */
+int dt_populate_ranges(struct dt_slot *slot, struct dirtytrack_populate *arg)
+{
+	int node = arg->node == DIRTYTRACK_NODE_ANY ? NUMA_NO_NODE : arg->node;
+	struct dt_ranges ranges;
+	u64 pages = 0;
+	int err;
+
+	if (node != NUMA_NO_NODE &&
+	    (node < 0 || node >= MAX_NUMNODES || !node_state(node, N_MEMORY)))
+		return -EINVAL;
+	err = dt_ranges_init(&ranges, slot, arg->ranges, arg->nr);
+	if (err)
+		return err;
+	while ((err = dt_ranges_more(&ranges)) > 0) {
+		err = dt_populate_word(slot, &ranges.next, ranges.end, node, &pages);
+		if (err || pages >= DT_RELEASE_CHUNKS * DT_CHUNK_PAGES)
+			break;
+		if (signal_pending(current))
+			break;
+	}
+	arg->out_pages = pages;
+	return dt_ranges_report(&ranges, &arg->out_nr, &arg->out_next) ? 0 : err;
+}
+
 static long dt_populate(struct dt_slot *slot, loff_t offset, loff_t len)
 {
-	struct address_space *mapping = slot->inode.i_mapping;
-	loff_t end = offset + len;
-	struct page *page;
-	pgoff_t pgoff;
+	u64 next = offset >> PAGE_SHIFT, end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE);
+	u64 pages = 0;
+	int err = 0;
 
-	if (end > i_size_read(&slot->inode))
+	if (offset + len > i_size_read(&slot->inode))
 		return -EPERM;			/* its size cannot change */
-	for (pgoff = offset >> PAGE_SHIFT; (loff_t)pgoff << PAGE_SHIFT < end; pgoff++) {
+	while (!err && next < end) {
 		if (signal_pending(current))
 			return -EINTR;		/* what is there, stays */
-		filemap_invalidate_lock_shared(mapping);
-		page = dt_page_get(slot, pgoff);
-		filemap_invalidate_unlock_shared(mapping);
-		if (IS_ERR(page))
-			return PTR_ERR(page);
-		cond_resched();
+		err = dt_populate_word(slot, &next, end, NUMA_NO_NODE, &pages);
 	}
-	return 0;
+	return err;
 }
 
 /**

@@ -14,9 +14,6 @@
 #include "dirtytrack.h"
 #include "trace.h"
 
-/* How many ranges are read between two looks at signals. */
-#define DT_SELECT_RANGES 1024
-
 /**
  * struct dt_select - a CLEAR or MERGE at work
  * @log: the log, locked
@@ -146,7 +143,7 @@ int dt_select_bitmap(struct dt_log *log, struct dirtytrack_bitmap *arg, bool cle
 	int err;
 
 	lockdep_assert_held(&log->lock);
-	err = dt_range_check(log, arg->first, arg->npages);
+	err = dt_range_check(log->slot, arg->first, arg->npages);
 	if (!err)
 		err = dt_user_bitmap_check(arg->bitmap, arg->bit, arg->npages);
 	if (err)
@@ -169,28 +166,17 @@ int dt_select_bitmap(struct dt_log *log, struct dirtytrack_bitmap *arg, bool cle
 	return next == arg->first ? err : 0;
 }
 
-/* Selects a range, group by group; *next is the page before which all is. */
-static int dt_select_range(struct dt_select *s, u64 *next, u64 end)
+/* Selects pages of a range, of the group that it is at. */
+static void dt_select_range(struct dt_select *s, struct dt_ranges *ranges)
 {
-	while (*next < end) {
-		u64 group = *next / DT_GROUP_BITS;
-		u64 stop = min(end, (group + 1) * DT_GROUP_BITS);
-		u64 word;
+	u64 stop = min(ranges->end, (s->group + 1) * DT_GROUP_BITS);
+	u64 word;
 
-		if (group != s->group && s->any) {
-			if (dt_select_run(s))
-				return -EINTR;
-			if (dt_select_stop(s))
-				return 0;
-		}
-		s->group = group;
-		for (word = *next / DT_WORD_BITS; word * DT_WORD_BITS < stop; word++)
-			s->log->select[word % DT_WORD_BITS] |=
-				dt_word_mask(word, *next, stop);
-		s->any = true;
-		*next = stop;
-	}
-	return 0;
+	for (word = ranges->next / DT_WORD_BITS; word * DT_WORD_BITS < stop; word++)
+		s->log->select[word % DT_WORD_BITS] |=
+			dt_word_mask(word, ranges->next, stop);
+	s->any = true;
+	ranges->next = stop;
 }
 
 /**
@@ -204,37 +190,28 @@ static int dt_select_range(struct dt_select *s, u64 *next, u64 end)
  */
 int dt_select_ranges(struct dt_log *log, struct dirtytrack_ranges *arg, bool clear)
 {
-	struct dirtytrack_range __user *ranges = u64_to_user_ptr(arg->ranges);
 	struct dt_select s = { .log = log, .clear = clear };
-	struct dirtytrack_range range;
-	u64 next = 0;
-	int err = 0;
-	u32 i;
+	struct dt_ranges ranges;
+	int more;
 
 	lockdep_assert_held(&log->lock);
-	if (!arg->nr || !IS_ALIGNED(arg->ranges, sizeof(u64)))
-		return -EINVAL;
-	for (i = 0; i < arg->nr; i++) {
-		if (i && !(i % DT_SELECT_RANGES)) {
-			cond_resched();
-			if (signal_pending(current))
+	more = dt_ranges_init(&ranges, log->slot, arg->ranges, arg->nr);
+	if (more)
+		return more;
+	while ((more = dt_ranges_more(&ranges)) > 0) {
+		u64 group = ranges.next / DT_GROUP_BITS;
+
+		if (s.any && group != s.group) {
+			if (dt_select_run(&s))
+				return -EINTR;
+			if (dt_select_stop(&s))
 				break;
 		}
-		err = copy_from_user(&range, ranges + i, sizeof(range)) ? -EFAULT :
-		      dt_range_check(log, range.first, range.npages);
-		if (err)
-			break;
-		next = range.first;
-		if (dt_select_range(&s, &next, range.first + range.npages))
-			return -EINTR;
-		if (next < range.first + range.npages)
-			break;
-		next = 0;
+		s.group = group;
+		dt_select_range(&s, &ranges);
 	}
 	if (dt_select_run(&s))
 		return -EINTR;
-	arg->out_nr = i;
-	arg->out_next = next;
 	arg->out_pages = s.pages;
-	return i ? 0 : err;
+	return dt_ranges_report(&ranges, &arg->out_nr, &arg->out_next) ? 0 : more;
 }

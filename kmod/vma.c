@@ -224,7 +224,7 @@ static vm_fault_t dt_vma_fault(struct vm_fault *vmf)
 	page = dt_page_find(slot, vmf->pgoff);
 	fresh = !page;
 	if (fresh)
-		page = dt_page_get(slot, vmf->pgoff);
+		page = dt_page_get(slot, vmf->pgoff, NUMA_NO_NODE);
 	if (IS_ERR(page)) {
 		/* SIGBUS over the bound: VM_FAULT_OOM would fault again, for ever. */
 		ret = vmf_error(PTR_ERR(page));

@@ -88,6 +88,8 @@
 /* Ioctls of a slot */
 #define DIRTYTRACK_SLOT_INFO		_IO(DIRTYTRACK_TYPE, 0x20)
 #define DIRTYTRACK_LOG_CREATE		_IO(DIRTYTRACK_TYPE, 0x21)
+#define DIRTYTRACK_SLOT_RELEASE		_IO(DIRTYTRACK_TYPE, 0x22)
+#define DIRTYTRACK_SLOT_POPULATE	_IO(DIRTYTRACK_TYPE, 0x23)
 
 /* Ioctls of a log */
 #define DIRTYTRACK_LOG_INFO		_IO(DIRTYTRACK_TYPE, 0x40)
@@ -98,6 +100,7 @@
 #define DIRTYTRACK_LOG_MERGE		_IO(DIRTYTRACK_TYPE, 0x45)
 #define DIRTYTRACK_LOG_MERGE_RANGES	_IO(DIRTYTRACK_TYPE, 0x46)
 #define DIRTYTRACK_LOG_LIMIT		_IO(DIRTYTRACK_TYPE, 0x47)
+#define DIRTYTRACK_LOG_RELEASE_CLEAN	_IO(DIRTYTRACK_TYPE, 0x48)
 
 /**
  * enum dirtytrack_strategy - how the module takes write permission away
@@ -114,6 +117,8 @@ enum dirtytrack_strategy {
 #define DIRTYTRACK_FEATURE_RING (1U << 0)
 /* There is LOG_LIMIT. */
 #define DIRTYTRACK_FEATURE_LIMIT (1U << 1)
+/* There are SLOT_RELEASE, SLOT_POPULATE and LOG_RELEASE_CLEAN. */
+#define DIRTYTRACK_FEATURE_RELEASE (1U << 2)
 
 /**
  * struct dirtytrack_info - argument of DIRTYTRACK_GET_INFO
@@ -594,6 +599,96 @@ struct dirtytrack_ranges {
 	__u32 out_nr;
 	__aligned_u64 out_next;
 	__aligned_u64 out_pages;
+};
+
+/**
+ * struct dirtytrack_release - argument of DIRTYTRACK_SLOT_RELEASE, on a slot fd, and of
+ *	DIRTYTRACK_LOG_RELEASE_CLEAN, on a log fd
+ * @size: sizeof(struct dirtytrack_release)
+ * @flags: must be 0
+ * @ranges: address of an array of struct dirtytrack_range, aligned to 8 bytes,
+ *	which is only read.  In any order, and they may overlap; ascending is fastest:
+ *	what comes one after the other and lies in the same 2 MiB is released at once
+ * @nr: its length, not 0
+ * @out_nr: ranges done
+ * @out_next: page of range @out_nr at which the call stopped, 0 if it did nothing of it
+ * @out_released: pages that had memory and have none now
+ * @out_skipped: pages that were asked for and keep their memory
+ * @out_unmaps: runs of pages that were taken out of the mappings: for each, every
+ *	mapping of them costs a call of its MMU notifiers and a TLB flush, at most
+ *
+ * Gives the memory of pages back to the host.  They read as zero until they are
+ * written, which gives them memory again; every log reports them as dirty, in the
+ * state DIRTYTRACK_STATE_HOLE unless they were touched by then.  Pages without memory
+ * are left alone.  fallocate(FALLOC_FL_PUNCH_HOLE) and madvise(MADV_REMOVE) do
+ * the same for one range.  Pages that lie between those that are released may be taken
+ * out of mappings, too, and come back with a fault.
+ *
+ * LOG_RELEASE_CLEAN releases pages of the log's slot that the log has reported, if they
+ * were ever written, and that were not written since: what it would report if it were
+ * harvested now, keeps its memory.  Nobody can write to a page between the look at it
+ * and its release.  Skipped also are pages that someone holds a reference to, as he may
+ * be writing (see the guarantee): every page that is skipped is reported by the next
+ * harvest that gets to it.  A caller who harvests, looks at pages, and then has them
+ * released by this call loses no write that he has not seen.
+ *
+ * The work of one call is bounded: it may stop early, also for a signal after some
+ * progress.  To go on, call again with the ranges from @out_nr on, the first of them
+ * beginning at @out_next if that is not 0.  A range that is not valid ends the
+ * call: with an error if it is the first.
+ *
+ * Errors: EBADF (the slot fd is not open for writing), EINVAL (range outside the slot or
+ * empty, @ranges unaligned, @nr 0), EOVERFLOW, EFAULT, EINTR.
+ */
+struct dirtytrack_release {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 ranges;
+	__u32 nr;
+	__u32 out_nr;
+	__aligned_u64 out_next;
+	__aligned_u64 out_released;
+	__aligned_u64 out_skipped;
+	__aligned_u64 out_unmaps;
+};
+
+/* Memory of whatever node the caller's policy says. */
+#define DIRTYTRACK_NODE_ANY (-1)
+
+/**
+ * struct dirtytrack_populate - argument of DIRTYTRACK_SLOT_POPULATE, on a slot fd
+ * @size: sizeof(struct dirtytrack_populate)
+ * @flags: must be 0
+ * @ranges: as in struct dirtytrack_release
+ * @nr: its length, not 0
+ * @out_nr: ranges done
+ * @out_next: as in struct dirtytrack_release
+ * @out_pages: pages that had no memory and have it now
+ * @node: NUMA node that the memory should come from, if it has some left;
+ *	DIRTYTRACK_NODE_ANY for that of the caller's policy
+ * @reserved: must be 0
+ *
+ * Gives pages memory ahead of their use, zeroed, charged to the memory cgroup of the
+ * caller.  Nothing is mapped, and no log reports them: their content does not
+ * change.  fallocate() without flags does the same for one range.
+ *
+ * The call stops early as that of struct dirtytrack_release does, and where there is no
+ * memory; what was populated stays.  It fails if it did nothing.
+ *
+ * Errors: EBADF (the slot fd is not open for writing), EINVAL (range outside the slot or
+ * empty, @ranges unaligned, @nr 0, no such node), EOVERFLOW, EFAULT, ENOSPC (no memory
+ * left of out_max_memory), ENOMEM, EINTR.
+ */
+struct dirtytrack_populate {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 ranges;
+	__u32 nr;
+	__u32 out_nr;
+	__aligned_u64 out_next;
+	__aligned_u64 out_pages;
+	__s32 node;
+	__u32 reserved;
 };
 
 /* Largest limit, pages a second. */
