@@ -21,6 +21,7 @@
 #include <linux/sched/signal.h>
 
 #include "dirtytrack.h"
+#include "page.h"
 #include "protect.h"
 #include "trace.h"
 
@@ -64,40 +65,46 @@ struct dt_found {
 	u64 forced;	/* will be reported next time, for no better reason */
 };
 
+/*
+ * Has pages reported next time whose PTEs were cleaned but may have stayed writable: a
+ * guest writes through these without setting a dirty bit, and KVM set PG_dirty only
+ * when it took the page.
+ */
+static void dt_force_pages(struct page **pages, u64 open)
+{
+	for (; pages && open; open &= open - 1) {
+		if (pages[__ffs64(open)])
+			SetPageDirty(pages[__ffs64(open)]);
+	}
+}
+
 static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settled,
 			   struct dt_found *found)
 {
 	bool force = !settled && READ_ONCE(slot->has_notifier);
 	struct page **pages = dt_pages_word(slot, word);
+	u64 held = 0, written = 0, left;
 
 	found->dirty = slot->released[word] & open;
 	found->reopen = settled ? 0 : open;
 	slot->released[word] &= ~open;
-	found->held = 0;
-	found->forced = force ? open : 0;
-	for (; pages && open; open &= open - 1) {
-		u64 bit = open & -open;
-		struct page *page = READ_ONCE(pages[__ffs64(open)]);
+	for (left = pages ? open : 0; left; left &= left - 1) {
+		unsigned long i = __ffs64(left);
+		struct page *page = READ_ONCE(pages[i]);
 
 		if (!page)
 			continue;
-		if (dt_page_held(page)) {
-			found->held |= bit & ~found->dirty;
-			found->dirty |= bit;
-			found->reopen |= bit;
-		}
-		if (PageDirty(page) && TestClearPageDirty(page)) {
-			found->dirty |= bit;
-			found->held &= ~bit;
-		}
-		/*
-		 * A PTE that was cleaned but may have stayed writable: a guest
-		 * writes through it without setting its dirty bit, and KVM set
-		 * PG_dirty only when it took the page.  Report it next time.
-		 */
-		if (force)
-			SetPageDirty(page);
+		if (dt_page_held(page))
+			held |= 1ULL << i;
+		if (dt_page_written(page) && dt_page_take_written(page))
+			written |= 1ULL << i;
 	}
+	if (force)
+		dt_force_pages(pages, open);
+	found->held = held & ~(found->dirty | written);
+	found->dirty |= held | written;
+	found->reopen |= held;
+	found->forced = force ? open : 0;
 }
 
 /*
@@ -223,12 +230,8 @@ static void dt_force_words(struct dt_slot *slot, u64 group, u64 words)
 	for (; words; words &= words - 1) {
 		u32 word = __ffs64(words);
 		struct page **pages = dt_pages_word(slot, group * DT_WORD_BITS + word);
-		u64 open;
 
-		for (open = slot->run_open[word]; pages && open; open &= open - 1) {
-			if (pages[__ffs64(open)])
-				SetPageDirty(pages[__ffs64(open)]);
-		}
+		dt_force_pages(pages, slot->run_open[word]);
 		dt_count_overreports(slot, group * DT_WORD_BITS + word,
 				     slot->run_open[word]);
 	}

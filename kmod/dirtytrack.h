@@ -290,7 +290,6 @@ void dt_pages_destroy(struct dt_slot *slot);
 struct page *dt_page_find(struct dt_slot *slot, pgoff_t pgoff);
 struct page **dt_pages_word(struct dt_slot *slot, u64 word);
 struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff, int node);
-bool dt_page_held(struct page *page);
 u64 dt_pages_resident(struct dt_slot *slot, u64 word);
 pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident);
 bool dt_chunk_empty(struct dt_slot *slot, pgoff_t pgoff);

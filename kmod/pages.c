@@ -173,32 +173,6 @@ struct page *dt_page_get(struct dt_slot *slot, pgoff_t pgoff, int node)
 }
 
 /**
- * dt_page_held - does someone besides the slot and its mappings hold a page?
- * @page: a page of the store
- *
- * The slot holds one reference and each mapping one.  mapcount goes up after the
- * reference and down before it, so unless it is stable around the read of the count
- * the answer is yes.  Such a user sets PG_dirty before he drops his reference: the
- * caller looks at it after.
- *
- * Context: invalidate_lock held.
- * Return: true if that cannot be excluded.
- */
-bool dt_page_held(struct page *page)
-{
-	struct folio *folio = page_folio(page);
-	int before, count, after;
-
-	before = atomic_read(&folio->_mapcount) + 1;
-	smp_rmb();	/* pairs with the reference taken before mapcount goes up */
-	count = folio_ref_count(folio);
-	smp_rmb();	/* pairs with mapcount going down before the reference */
-	after = atomic_read(&folio->_mapcount) + 1;
-	smp_rmb();	/* pairs with PG_dirty set before the reference is dropped */
-	return before != after || count != 1 + after;
-}
-
-/**
  * dt_pages_resident - which pages of a bitmap word have memory
  * @slot: the slot
  * @word: index of the word

@@ -80,28 +80,32 @@ struct dt_wp_take {
 static void dt_wp_take_table(pte_t *ptep, unsigned long address, void *data)
 {
 	struct dt_wp_take *take = data;
+	unsigned long *dirty = take->dirty;
 	struct mm_struct *mm = take->mm;
-	unsigned long end = take->end;
-	pgoff_t pgoff = take->pgoff;
+	u32 npages = (take->end - address) >> PAGE_SHIFT;
+	u32 bit = take->pgoff - take->base;
+	u32 i;
 
 	if (mm_tlb_flush_pending(mm)) {
 		take->settled = false;
 		return;
 	}
-	for (; address < end; address += PAGE_SIZE, ptep++, pgoff++) {
-		pte_t pte = ptep_get(ptep);
+	for (i = 0; i < npages; i++) {
+		pte_t pte = ptep_get(ptep + i);
+		bool was_dirty = pte_dirty(pte), writable = pte_write(pte);
 
 		if (!pte_present(pte))
 			continue;
-		if (pte_dirty(pte))
-			__set_bit(pgoff - take->base, take->dirty);
-		if (pte_write(pte)) {
-			if (!dt_bitmap_test(&take->slot->open, pgoff))
+		if (was_dirty)
+			__set_bit(bit + i, dirty);
+		if (writable) {
+			if (!dt_bitmap_test(&take->slot->open, take->pgoff + i))
 				take->settled = false;
-		} else if (pte_dirty(pte)) {
+		} else if (was_dirty) {
 			/* The processor may set other bits until it is gone. */
-			pte = ptep_get_and_clear(mm, address, ptep);
-			set_pte_at(mm, address, ptep, pte_mkclean(pte));
+			pte = ptep_get_and_clear(mm, address + i * PAGE_SIZE, ptep + i);
+			set_pte_at(mm, address + i * PAGE_SIZE, ptep + i,
+				   pte_mkclean(pte));
 		}
 	}
 }

@@ -31,6 +31,7 @@
 #include <linux/sched/signal.h>
 
 #include "dirtytrack.h"
+#include "page.h"
 #include "trace.h"
 
 #define DT_CHUNK_WORDS (DT_CHUNK_PAGES / DT_WORD_BITS)
@@ -83,7 +84,7 @@ static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
 		struct page *page = pages[__ffs64(bits)];
 
 		/* In this order: see dt_page_held(). */
-		if (dt_page_held(page) || PageDirty(page))
+		if (dt_page_held(page) || dt_page_written(page))
 			dirty |= bits & -bits;
 	}
 	return dirty;
