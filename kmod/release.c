@@ -12,7 +12,8 @@
  * no collect is between what it takes from a page and what it tells the logs.  So
  * when a page was taken out of all mappings, what was ever written to it shows
  *
- * - in the log, if a collect has seen it;
+ * - in the log, if a collect has seen it (or in the bit of an earlier release, which
+ *   no collect has seen yet);
  * - in PG_dirty, where zapping left the dirty bits of PTEs, KVM what it knew, and
  *   dt_mark_written() what the kernel wrote;
  * - or in a reference that someone holds.
@@ -78,7 +79,8 @@ struct dt_release {
 static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
 {
 	struct page **pages = dt_pages_word(r->slot, word);
-	u64 dirty = dt_bitmap_word(&r->log->bitmap, word) & bits;
+	u64 dirty = bits & (dt_bitmap_word(&r->log->bitmap, word) |
+			    r->slot->released[word]);
 
 	for (bits &= ~dirty; bits; bits &= bits - 1) {
 		struct page *page = pages[__ffs64(bits)];
@@ -90,17 +92,21 @@ static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
 	return dirty;
 }
 
-/* Selects no longer what is dirty. */
+/*
+ * Selects no longer what is dirty.  That goes into the log: what somebody holds who only
+ * reads would not be reported otherwise.
+ */
 static void dt_release_skip(struct dt_release *r)
 {
 	u32 i;
 
 	for (i = 0; r->log && i < DT_CHUNK_WORDS; i++) {
 		u64 bits = r->select[i] & r->resident[i];
-		u64 dirty = bits ? dt_release_dirty(r, r->chunk * DT_CHUNK_WORDS + i,
-						    bits) : 0;
+		u64 word = r->chunk * DT_CHUNK_WORDS + i;
+		u64 dirty = bits ? dt_release_dirty(r, word, bits) : 0;
 
 		r->select[i] &= ~dirty;
+		dt_bitmap_or(&r->log->bitmap, word, dirty);
 		r->skipped += hweight64(dirty);
 	}
 }

@@ -624,8 +624,8 @@ struct dirtytrack_ranges {
  * the same for one range.  Pages that lie between those that are released may be taken
  * out of mappings, too, and come back with a fault.
  *
- * LOG_RELEASE_CLEAN releases pages of the log's slot that the log has reported, if they
- * were ever written, and that were not written since: what it would report if it were
+ * LOG_RELEASE_CLEAN releases pages of the log's slot that were not written since the log
+ * reported them, or since it started, if it started clean: what it would report if it were
  * harvested now, keeps its memory.  Nobody can write to a page between the look at it
  * and its release.  Skipped also are pages that someone holds a reference to, as he may
  * be writing (see the guarantee): every page that is skipped is reported by the next
