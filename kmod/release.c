@@ -174,6 +174,9 @@ static void dt_release_free(struct list_head *pages)
 
 static void dt_release_chunk(struct dt_release *r)
 {
+	const unsigned long *select = (const unsigned long *)r->select;
+	u32 first = find_first_bit(select, DT_CHUNK_PAGES);
+	u32 last = find_last_bit(select, DT_CHUNK_PAGES);
 	pgoff_t base = r->chunk * DT_CHUNK_PAGES;
 	struct dt_slot *slot = r->slot;
 	u64 before = r->released;
@@ -190,7 +193,9 @@ static void dt_release_chunk(struct dt_release *r)
 	dt_release_take(r, &pages);
 	dt_pages_trim(slot, base);
 	filemap_invalidate_unlock(slot->inode.i_mapping);
-	trace_dirtytrack_release(slot->id, base, DT_CHUNK_PAGES, r->released - before);
+	if (r->released != before)
+		trace_dirtytrack_release(slot->id, base + first, last + 1 - first,
+					 r->released - before);
 	dt_release_free(&pages);
 	r->chunks++;
 }
