@@ -179,6 +179,31 @@ static const struct dt_call dt_calls[] = {
 		}
 	}, {
 		DIRTYTRACK_LOG_LIMIT, "LOG_LIMIT", sizeof(struct dirtytrack_limit), { }
+	}, {
+		DIRTYTRACK_SLOT_RELEASE, "SLOT_RELEASE",
+		sizeof(struct dirtytrack_release), {
+			DT_OUT(dirtytrack_release, out_nr),
+			DT_OUT(dirtytrack_release, out_next),
+			DT_OUT(dirtytrack_release, out_released),
+			DT_OUT(dirtytrack_release, out_skipped),
+			DT_OUT(dirtytrack_release, out_unmaps),
+		}
+	}, {
+		DIRTYTRACK_LOG_RELEASE_CLEAN, "LOG_RELEASE_CLEAN",
+		sizeof(struct dirtytrack_release), {
+			DT_OUT(dirtytrack_release, out_nr),
+			DT_OUT(dirtytrack_release, out_next),
+			DT_OUT(dirtytrack_release, out_released),
+			DT_OUT(dirtytrack_release, out_skipped),
+			DT_OUT(dirtytrack_release, out_unmaps),
+		}
+	}, {
+		DIRTYTRACK_SLOT_POPULATE, "SLOT_POPULATE",
+		sizeof(struct dirtytrack_populate), {
+			DT_OUT(dirtytrack_populate, out_nr),
+			DT_OUT(dirtytrack_populate, out_next),
+			DT_OUT(dirtytrack_populate, out_pages),
+		}
 	},
 };
 
@@ -706,11 +731,35 @@ static inline int _test_bitmap(int log, unsigned long cmd, __u64 first, __u64 np
 	return 0;
 }
 
+/* Where a call that succeeded stopped: behind something, and in the range it says. */
+static inline void ranges_stopped(unsigned long cmd, const struct dirtytrack_range *r,
+				  __u32 nr, __u32 out_nr, __u64 out_next)
+{
+	if (out_nr > nr || (out_nr == nr && out_next) ||
+	    (!out_nr && out_next <= r[0].first) ||
+	    (out_nr < nr && out_next &&
+	     (out_next <= r[out_nr].first ||
+	      out_next >= r[out_nr].first + r[out_nr].npages)))
+		dt_broken("%s of %u ranges: out_nr %u, out_next %llu",
+			  dt_call(cmd)->name, nr, out_nr, out_next);
+}
+
+/* The ranges that are left are those to call again with. */
+static inline void ranges_go_on(struct dirtytrack_range **ranges, __u32 *nr,
+				__u32 out_nr, __u64 out_next)
+{
+	*ranges += out_nr;
+	*nr -= out_nr;
+	if (*nr && out_next) {
+		(*ranges)->npages -= out_next - (*ranges)->first;
+		(*ranges)->first = out_next;
+	}
+}
+
 /* @cmd is DIRTYTRACK_LOG_CLEAR_RANGES or DIRTYTRACK_LOG_MERGE_RANGES; one call. */
 static inline int _test_ranges(int log, unsigned long cmd, const void *ranges,
 			       __u32 nr, struct dirtytrack_ranges *arg)
 {
-	const struct dirtytrack_range *r = ranges;
 	int ret;
 
 	*arg = (struct dirtytrack_ranges){
@@ -721,13 +770,7 @@ static inline int _test_ranges(int log, unsigned long cmd, const void *ranges,
 	ret = dt_ioctl(log, cmd, arg);
 	if (ret)
 		return ret;
-	if (arg->out_nr > nr || (arg->out_nr == nr && arg->out_next) ||
-	    (!arg->out_nr && arg->out_next <= r[0].first) ||
-	    (arg->out_nr < nr && arg->out_next &&
-	     (arg->out_next < r[arg->out_nr].first ||
-	      arg->out_next >= r[arg->out_nr].first + r[arg->out_nr].npages)))
-		dt_broken("%s of %u ranges: out_nr %u, out_next %llu",
-			  dt_call(cmd)->name, nr, arg->out_nr, arg->out_next);
+	ranges_stopped(cmd, ranges, nr, arg->out_nr, arg->out_next);
 	return 0;
 }
 
@@ -762,15 +805,99 @@ static inline int _test_ranges_all(int log, unsigned long cmd,
 		if (_test_ranges(log, cmd, ranges, nr, &arg))
 			return -1;
 		*pages += arg.out_pages;
-		ranges += arg.out_nr;
-		nr -= arg.out_nr;
-		if (nr && arg.out_next) {
-			ranges->npages -= arg.out_next - ranges->first;
-			ranges->first = arg.out_next;
+		ranges_go_on(&ranges, &nr, arg.out_nr, arg.out_next);
+	}
+	return 0;
+}
+
+/* ---- release and populate ---- */
+
+/*
+ * @cmd is DIRTYTRACK_SLOT_RELEASE, of a slot, or DIRTYTRACK_LOG_RELEASE_CLEAN, of a log;
+ * one call.
+ */
+static inline int _test_release(int fd, unsigned long cmd, const void *ranges, __u32 nr,
+				struct dirtytrack_release *arg)
+{
+	int ret;
+
+	*arg = (struct dirtytrack_release){
+		.size = sizeof(*arg),
+		.ranges = (uintptr_t)ranges,
+		.nr = nr,
+	};
+	ret = dt_ioctl(fd, cmd, arg);
+	if (ret)
+		return ret;
+	ranges_stopped(cmd, ranges, nr, arg->out_nr, arg->out_next);
+	if (arg->out_unmaps > arg->out_released + arg->out_skipped)
+		dt_broken("%s: out_unmaps %llu for %llu pages", dt_call(cmd)->name,
+			  arg->out_unmaps, arg->out_released + arg->out_skipped);
+	return 0;
+}
+
+static inline int _test_populate(int slot, const void *ranges, __u32 nr, __s32 node,
+				 struct dirtytrack_populate *arg)
+{
+	int ret;
+
+	*arg = (struct dirtytrack_populate){
+		.size = sizeof(*arg),
+		.ranges = (uintptr_t)ranges,
+		.nr = nr,
+		.node = node,
+	};
+	ret = dt_ioctl(slot, DIRTYTRACK_SLOT_POPULATE, arg);
+	if (!ret)
+		ranges_stopped(DIRTYTRACK_SLOT_POPULATE, ranges, nr, arg->out_nr,
+			       arg->out_next);
+	return ret;
+}
+
+/* What calls did in sum: released, or populated. */
+struct done {
+	__u64 pages, skipped, unmaps, calls;
+};
+
+/*
+ * All ranges, with one of the three calls, however many it takes; cuts those that a call
+ * stopped in.  Adds to @done.
+ */
+static inline int _test_release_all(int fd, unsigned long cmd,
+				    struct dirtytrack_range *ranges, __u32 nr,
+				    struct done *done)
+{
+	struct dirtytrack_populate p;
+	struct dirtytrack_release r;
+
+	while (nr) {
+		done->calls++;
+		if (cmd == DIRTYTRACK_SLOT_POPULATE) {
+			if (_test_populate(fd, ranges, nr, DIRTYTRACK_NODE_ANY, &p))
+				return -1;
+			done->pages += p.out_pages;
+			ranges_go_on(&ranges, &nr, p.out_nr, p.out_next);
+		} else {
+			if (_test_release(fd, cmd, ranges, nr, &r))
+				return -1;
+			done->pages += r.out_released;
+			done->skipped += r.out_skipped;
+			done->unmaps += r.out_unmaps;
+			ranges_go_on(&ranges, &nr, r.out_nr, r.out_next);
 		}
 	}
 	return 0;
 }
+
+#define test_release_range(fd, cmd, first, npages) ({			\
+	struct dirtytrack_range __range = { first, npages };		\
+	struct done __done = { };					\
+									\
+	ASSERT_EQ(0, _test_release_all(fd, cmd, &__range, 1, &__done)) { \
+		TH_LOG("%s: %s", dt_call(cmd)->name, strerror(errno));	\
+	}								\
+	__done;								\
+})
 
 /* ---- bits ---- */
 

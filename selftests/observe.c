@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/uio.h>
 
+#include "figures.h"
 #include "module.h"
 #include "processes.h"
 
@@ -19,40 +20,10 @@
 
 #define TRACING "/sys/kernel/tracing"
 #define INSTANCE TRACING "/instances/dirtytrack-observe"
-#define DEBUGFS "/sys/kernel/debug"
 
 #define ALICE 12345
 
 /* ---- files ---- */
-
-/* All of a file, in memory that is the caller's; NULL with errno. */
-static char *slurp(const char *path)
-{
-	size_t size = 0, room = 1 << 16;
-	char *text = malloc(room);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : 0;
-
-	if (!text)
-		dt_broken("no memory for %s", path);
-	while (fd >= 0 && (n = read(fd, text + size, room - size - 1)) > 0) {
-		size += n;
-		if (room - size < 1 << 12) {
-			room *= 2;
-			text = realloc(text, room);
-			if (!text)
-				dt_broken("no memory for %s", path);
-		}
-	}
-	if (fd >= 0)
-		close(fd);
-	if (n < 0) {
-		free(text);
-		return NULL;
-	}
-	text[size] = 0;
-	return text;
-}
 
 static void put_text(const char *path, const char *text)
 {
@@ -61,45 +32,6 @@ static void put_text(const char *path, const char *text)
 	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
 		dt_broken("%s: %s", path, strerror(errno));
 	close(fd);
-}
-
-/* The number in the line "@key:<tab>number" of a text. */
-static bool number_in(const char *text, const char *key, __u64 *value)
-{
-	size_t len = strlen(key);
-
-	for (const char *line = text; line && *line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (!strncmp(line, key, len) && line[len] == ':' && line[len + 1] == '\t') {
-			*value = strtoull(line + len + 2, NULL, 10);
-			return true;
-		}
-	}
-	return false;
-}
-
-static __u64 number_of_file(const char *path, const char *key)
-{
-	char *text = slurp(path);
-	__u64 value;
-
-	if (!text || !number_in(text, key, &value))
-		dt_broken("%s has no %s", path, key);
-	free(text);
-	return value;
-}
-
-static __u64 fdinfo(int fd, const char *key)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	return number_of_file(path, key);
-}
-
-static __u64 summary(const char *key)
-{
-	return number_of_file(DEBUGFS "/dirtytrack/summary", key);
 }
 
 static __u32 id_of(int slot)
@@ -436,6 +368,31 @@ TEST_F(trace, release)
 	EXPECT_TRUE(events_are(self->text, "release",
 			       text_of("slot=%u first=12 npages=100 pages=1", id),
 			       text_of("slot=%u first=0 npages=200 pages=2", id), NULL));
+	close(slot);
+}
+
+/* By ranges: one event for what is done at once, which is up to 2 MiB. */
+TEST_F(trace, release_ranges)
+{
+	struct dirtytrack_range ranges[] = { { 30, 10 }, { 10, 5 }, { 505, 20 } };
+	struct dirtytrack_release arg;
+	__u32 id;
+	int slot = test_slot_create(self->dev, NULL, 1024 * PAGE_SIZE, &id);
+	int log = test_log_create(slot, 0);
+
+	ASSERT_EQ(0, fallocate(slot, 0, 0, 1024 * PAGE_SIZE));
+	ASSERT_EQ(0, _test_release(slot, DIRTYTRACK_SLOT_RELEASE, ranges, 3, &arg));
+	look(self);
+	EXPECT_TRUE(events_are(self->text, "release",
+			       text_of("slot=%u first=10 npages=502 pages=22", id),
+			       text_of("slot=%u first=512 npages=13 pages=13", id), NULL));
+	/* Nothing of it is clean: nothing happens. */
+	ASSERT_EQ(1, pwrite(slot, "x", 1, 600 * PAGE_SIZE));
+	ranges[0] = (struct dirtytrack_range){ 600, 1 };
+	ASSERT_EQ(0, _test_release(log, DIRTYTRACK_LOG_RELEASE_CLEAN, ranges, 1, &arg));
+	look(self);
+	EXPECT_EQ(0, events(self->text, "release"));
+	close(log);
 	close(slot);
 }
 

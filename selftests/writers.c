@@ -788,6 +788,49 @@ TEST_F_TIMEOUT(writers, punched_during_direct_read, 120)
 }
 
 /*
+ * A page that a driver is to write is kept by a release of what is clean, however often
+ * it was harvested, and so is what arrived in it after the last harvest.
+ */
+TEST_F_TIMEOUT(writers, clean_release_during_direct_read, 120)
+{
+	struct tracked *t = &self->t;
+	struct direct_read r = { .in_thread = false };
+	char *in_slot = page_at(t->mem, IO_FIRST);
+	__u64 *held = bitmap_alloc(NPAGES);
+	struct done done;
+
+	if (!direct_open(&r))
+		SKIP(return, "%s", r.disk.skip);
+	ASSERT_TRUE(direct_begin(&r, in_slot));
+	for (int i = 0; i < 2; i++) {
+		wrote(t, IO_FIRST, IO_PAGES);
+		check(t);
+		done = test_release_range(t->log, DIRTYTRACK_LOG_RELEASE_CLEAN, IO_FIRST,
+					  IO_PAGES);
+		EXPECT_EQ(0, done.pages);
+		EXPECT_EQ(IO_PAGES, done.skipped);
+	}
+	ASSERT_TRUE(slow_disk_begin_reply(&r.disk));
+	ASSERT_TRUE(slow_disk_send(&r.disk, r.data, IO_BYTES));
+	ASSERT_TRUE(direct_end(&r));
+	wrote(t, IO_FIRST, IO_PAGES);
+	done = test_release_range(t->log, DIRTYTRACK_LOG_RELEASE_CLEAN, IO_FIRST, IO_PAGES);
+	EXPECT_EQ(0, done.pages);
+	EXPECT_EQ(0, memcmp(in_slot, r.data, IO_BYTES));
+	for (__u64 n = IO_FIRST; n < IO_FIRST + IO_PAGES; n++)
+		bit_set(held, n);
+	check_within(t, held);
+	check_until_quiet(_metadata, t, held);
+	/* Nobody has it any more, and it was reported. */
+	done = test_release_range(t->log, DIRTYTRACK_LOG_RELEASE_CLEAN, IO_FIRST, IO_PAGES);
+	EXPECT_EQ(IO_PAGES, done.pages);
+	wrote(t, IO_FIRST, IO_PAGES);
+	check(t);
+	direct_close(&r);
+	free(held);
+}
+
+/*
  * A buffer that is registered for good would be written for ever without a fault.
  * The kernel refuses to pin it: before 6.5 as it does every file's pages there,
  * later because the mapping wants to hear of writes.
