@@ -152,6 +152,28 @@ LAYOUT(dirtytrack_limit, flags, 4, 4);
 LAYOUT(dirtytrack_limit, rate, 8, 8);
 SIZE(dirtytrack_limit, 16);
 
+LAYOUT(dirtytrack_release, size, 0, 4);
+LAYOUT(dirtytrack_release, flags, 4, 4);
+LAYOUT(dirtytrack_release, ranges, 8, 8);
+LAYOUT(dirtytrack_release, nr, 16, 4);
+LAYOUT(dirtytrack_release, out_nr, 20, 4);
+LAYOUT(dirtytrack_release, out_next, 24, 8);
+LAYOUT(dirtytrack_release, out_released, 32, 8);
+LAYOUT(dirtytrack_release, out_skipped, 40, 8);
+LAYOUT(dirtytrack_release, out_unmaps, 48, 8);
+SIZE(dirtytrack_release, 56);
+
+LAYOUT(dirtytrack_populate, size, 0, 4);
+LAYOUT(dirtytrack_populate, flags, 4, 4);
+LAYOUT(dirtytrack_populate, ranges, 8, 8);
+LAYOUT(dirtytrack_populate, nr, 16, 4);
+LAYOUT(dirtytrack_populate, out_nr, 20, 4);
+LAYOUT(dirtytrack_populate, out_next, 24, 8);
+LAYOUT(dirtytrack_populate, out_pages, 32, 8);
+LAYOUT(dirtytrack_populate, node, 40, 4);
+LAYOUT(dirtytrack_populate, reserved, 44, 4);
+SIZE(dirtytrack_populate, 48);
+
 LAYOUT(dirtytrack_ring, head, 0, 8);
 LAYOUT(dirtytrack_ring, overflows, 8, 8);
 LAYOUT(dirtytrack_ring, entries, 16, 4);
@@ -172,6 +194,8 @@ NUMBER(DIRTYTRACK_SLOT_NEXT, 0x02);
 NUMBER(DIRTYTRACK_SLOT_OPEN, 0x03);
 NUMBER(DIRTYTRACK_SLOT_INFO, 0x20);
 NUMBER(DIRTYTRACK_LOG_CREATE, 0x21);
+NUMBER(DIRTYTRACK_SLOT_RELEASE, 0x22);
+NUMBER(DIRTYTRACK_SLOT_POPULATE, 0x23);
 NUMBER(DIRTYTRACK_LOG_INFO, 0x40);
 NUMBER(DIRTYTRACK_LOG_HARVEST, 0x41);
 NUMBER(DIRTYTRACK_LOG_HARVEST_EXTENTS, 0x42);
@@ -180,6 +204,7 @@ NUMBER(DIRTYTRACK_LOG_CLEAR_RANGES, 0x44);
 NUMBER(DIRTYTRACK_LOG_MERGE, 0x45);
 NUMBER(DIRTYTRACK_LOG_MERGE_RANGES, 0x46);
 NUMBER(DIRTYTRACK_LOG_LIMIT, 0x47);
+NUMBER(DIRTYTRACK_LOG_RELEASE_CLEAN, 0x48);
 
 static_assert(DIRTYTRACK_STRATEGY_WP == 1 && DIRTYTRACK_STRATEGY_ZAP == 2,
 	      "enum dirtytrack_strategy");
@@ -187,8 +212,9 @@ static_assert(DIRTYTRACK_STATE_DATA == 1 && DIRTYTRACK_STATE_HOLE == 2,
 	      "enum dirtytrack_state");
 static_assert(DIRTYTRACK_OPEN_BY_NAME == 1 && DIRTYTRACK_LOG_ALL_SET == 1 &&
 	      DIRTYTRACK_HARVEST_PEEK == 1, "flags");
-static_assert(DIRTYTRACK_FEATURE_RING == 1 && DIRTYTRACK_FEATURE_LIMIT == 2,
-	      "features");
+static_assert(DIRTYTRACK_FEATURE_RING == 1 && DIRTYTRACK_FEATURE_LIMIT == 2 &&
+	      DIRTYTRACK_FEATURE_RELEASE == 4, "features");
+static_assert(DIRTYTRACK_NODE_ANY == -1, "node");
 static_assert(DIRTYTRACK_RING_MIN_ENTRIES == 64 &&
 	      DIRTYTRACK_RING_ENTRIES_OFFSET == 4096, "ring");
 static_assert(DIRTYTRACK_LIMIT_MAX == 10000000 && DIRTYTRACK_LIMIT_WAIT == 1, "limit");
@@ -213,9 +239,12 @@ struct state {
 	__u64 dirty, resident;
 };
 
-/* Pages that are clean, for MERGE to put into the log. */
+/* Pages that are clean and have memory, for MERGE to put into the log, or to release. */
 #define CLEAN_FIRST 70
 #define CLEAN_NPAGES 3
+
+/* One that has no memory, for POPULATE. */
+#define EMPTY_FIRST 80
 
 static const __u64 dirty_pages[NDIRTY] = { 0, 63, 64, 100, NPAGES - 1 };
 
@@ -227,6 +256,8 @@ static void objects_open(struct __test_metadata *_metadata, struct objects *o)
 	o->map = test_map(o->slot, 0, NPAGES);
 	for (int i = 0; i < NDIRTY; i++)
 		page_write(o->map, dirty_pages[i], 1);
+	for (int i = 0; i < CLEAN_NPAGES; i++)
+		(void)page_read(o->map, CLEAN_FIRST + i);
 }
 
 static void objects_close(struct objects *o)
@@ -357,6 +388,18 @@ FIXTURE_VARIANT_ADD(each, limit) {
 	.cmd = DIRTYTRACK_LOG_LIMIT, .object = LOG,
 };
 
+FIXTURE_VARIANT_ADD(each, release) {
+	.cmd = DIRTYTRACK_SLOT_RELEASE, .object = SLOT,
+};
+
+FIXTURE_VARIANT_ADD(each, release_clean) {
+	.cmd = DIRTYTRACK_LOG_RELEASE_CLEAN, .object = LOG,
+};
+
+FIXTURE_VARIANT_ADD(each, populate) {
+	.cmd = DIRTYTRACK_SLOT_POPULATE, .object = SLOT,
+};
+
 FIXTURE_SETUP(each)
 {
 	objects_open(_metadata, &self->o);
@@ -380,6 +423,8 @@ static void valid(struct objects *o, unsigned long cmd, void *arg)
 		struct dirtytrack_harvest_extents extents;
 		struct dirtytrack_bitmap bitmap;
 		struct dirtytrack_ranges ranges;
+		struct dirtytrack_release release;
+		struct dirtytrack_populate populate;
 		__u32 size;
 	} a;
 
@@ -425,6 +470,18 @@ static void valid(struct objects *o, unsigned long cmd, void *arg)
 		a.ranges.ranges = (uintptr_t)o->ranges;
 		a.ranges.nr = 1;
 		break;
+	case DIRTYTRACK_SLOT_RELEASE:
+	case DIRTYTRACK_LOG_RELEASE_CLEAN:
+		o->ranges[0] = (struct dirtytrack_range){ CLEAN_FIRST, CLEAN_NPAGES };
+		a.release.ranges = (uintptr_t)o->ranges;
+		a.release.nr = 1;
+		break;
+	case DIRTYTRACK_SLOT_POPULATE:
+		o->ranges[0] = (struct dirtytrack_range){ EMPTY_FIRST, 1 };
+		a.populate.ranges = (uintptr_t)o->ranges;
+		a.populate.nr = 1;
+		a.populate.node = DIRTYTRACK_NODE_ANY;
+		break;
 	}
 	a.size = dt_call(cmd)->size;
 	memcpy(arg, &a, dt_call(cmd)->size);
@@ -458,6 +515,18 @@ static void undo(struct objects *o, unsigned long cmd, void *arg)
 	case DIRTYTRACK_LOG_MERGE_RANGES:
 		_test_harvest_all(o->log, 0, CLEAN_FIRST, CLEAN_NPAGES, o->bitmap, 0,
 				  NULL);
+		break;
+	case DIRTYTRACK_SLOT_RELEASE:
+	case DIRTYTRACK_LOG_RELEASE_CLEAN:
+		_test_harvest_all(o->log, 0, CLEAN_FIRST, CLEAN_NPAGES, o->bitmap, 0,
+				  NULL);
+		for (int i = 0; i < CLEAN_NPAGES; i++)
+			(void)page_read(o->map, CLEAN_FIRST + i);
+		break;
+	case DIRTYTRACK_SLOT_POPULATE:
+		fallocate(o->slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  EMPTY_FIRST * PAGE_SIZE, PAGE_SIZE);
+		_test_harvest_all(o->log, 0, EMPTY_FIRST, 1, o->bitmap, 0, NULL);
 		break;
 	}
 }
@@ -750,8 +819,8 @@ TEST_F(uapi, unknown_ioctls)
 		DIRTYTRACK_GET_INFO, DIRTYTRACK_SLOT_INFO, DIRTYTRACK_LOG_INFO,
 	};
 	const unsigned long last[] = {
-		DIRTYTRACK_SLOT_OPEN, DIRTYTRACK_LOG_CREATE,
-		DIRTYTRACK_LOG_LIMIT,
+		DIRTYTRACK_SLOT_OPEN, DIRTYTRACK_SLOT_POPULATE,
+		DIRTYTRACK_LOG_RELEASE_CLEAN,
 	};
 	struct state before = look(&self->o), after;
 	__u32 arg[64] = { sizeof(arg) };
@@ -775,7 +844,8 @@ TEST_F(uapi, get_info)
 	struct dirtytrack_info info;
 
 	test_info(self->o.dev, &info);
-	EXPECT_EQ(DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT, info.out_features);
+	EXPECT_EQ(DIRTYTRACK_FEATURE_RING | DIRTYTRACK_FEATURE_LIMIT |
+		  DIRTYTRACK_FEATURE_RELEASE, info.out_features);
 	EXPECT_LE(DIRTYTRACK_RING_MIN_ENTRIES, info.out_max_ring_entries);
 	EXPECT_LT(0, info.out_max_user_slots);
 	EXPECT_GE(info.out_max_slots, info.out_max_user_slots);
@@ -832,7 +902,7 @@ TEST_F(uapi, slot_info)
 	EXPECT_EQ(getuid(), slot.out_uid);
 	EXPECT_EQ(NPAGES * PAGE_SIZE, slot.out_length);
 	EXPECT_TRUE(bytes_are(slot.out_name, 0, sizeof(slot.out_name)));
-	EXPECT_EQ(NDIRTY, slot.out_resident);
+	EXPECT_EQ(NDIRTY + CLEAN_NPAGES, slot.out_resident);
 	EXPECT_EQ(1, slot.out_logs);
 	EXPECT_EQ(0, slot.out_reserved);
 	EXPECT_LE(NDIRTY, slot.out_faults);
