@@ -107,6 +107,8 @@ struct subject {
 	void *map;
 	__u64 buf[PAGE_SIZE / sizeof(__u64)];
 	struct dirtytrack_harvest_extents extents;
+	struct dirtytrack_populate populate;
+	struct dirtytrack_release release;
 	pid_t pid;
 };
 
@@ -545,6 +547,71 @@ static void after_punch(struct __test_metadata *_metadata, struct subject *s)
 	nothing_lost(_metadata, s, NULL);
 }
 
+/* Pages of two words, in no order, some of them twice. */
+static const struct dirtytrack_range some[] = { { 100, 20 }, { 10, 60 }, { 115, 10 } };
+
+/* How many pages of some[] have memory. */
+static __u64 resident_of_some(struct subject *s)
+{
+	__u64 n = 0;
+
+	for (__u64 page = 0; page < NPAGES; page++)
+		n += ((page >= 10 && page < 70) || (page >= 100 && page < 125)) &&
+		     lseek(s->slot, BYTES(page), SEEK_DATA) == (off_t)BYTES(page);
+	return n;
+}
+
+static ssize_t run_populate_ranges(struct subject *s)
+{
+	return _test_populate(s->slot, some, ARRAY_SIZE(some), DIRTYTRACK_NODE_ANY,
+			      &s->populate);
+}
+
+/* What it says that it has done it has, and where it stopped is where to go on. */
+static void after_populate_ranges(struct __test_metadata *_metadata, struct subject *s)
+{
+	__u64 resident = resident_of_some(s);
+
+	EXPECT_EQ(resident, test_resident(s->slot));
+	if (s->ret >= 0) {
+		EXPECT_EQ(resident, s->populate.out_pages);
+		EXPECT_LT(0, resident);
+		if (s->populate.out_nr == ARRAY_SIZE(some)) {
+			EXPECT_EQ(85, resident);
+		}
+	}
+	still_tracks(_metadata, s);
+}
+
+static ssize_t run_release(struct subject *s)
+{
+	return _test_release(s->slot, DIRTYTRACK_SLOT_RELEASE, some, ARRAY_SIZE(some),
+			     &s->release);
+}
+
+static ssize_t run_release_clean(struct subject *s)
+{
+	return _test_release(s->log, DIRTYTRACK_LOG_RELEASE_CLEAN, some,
+			     ARRAY_SIZE(some), &s->release);
+}
+
+/* The ranges that it says it did, and nothing else; released pages are in the logs. */
+static void after_release(struct __test_metadata *_metadata, struct subject *s)
+{
+	__u64 released = 85 - resident_of_some(s);
+
+	EXPECT_EQ(NPAGES - released, test_resident(s->slot));
+	if (s->ret >= 0) {
+		EXPECT_EQ(released, s->release.out_released);
+		EXPECT_EQ(0, s->release.out_skipped);
+		EXPECT_LT(0, released);
+	}
+	for (__u64 n = 0; n < NPAGES; n++)
+		if (lseek(s->slot, BYTES(n), SEEK_DATA) != (off_t)BYTES(n))
+			bit_set(s->written, n);
+	nothing_lost(_metadata, s, NULL);
+}
+
 TEST_F(nth, pwrite)
 {
 	SWEEP(.before = punched, .run = run_pwrite, .after = after_pwrite);
@@ -561,6 +628,23 @@ TEST_F(nth, punch)
 {
 	SWEEP(.before = resident_and_clean, .run = run_punch, .after = after_punch,
 	      .absorbs = true);
+}
+
+TEST_F(nth, populate_ranges)
+{
+	SWEEP(.before = punched, .run = run_populate_ranges,
+	      .after = after_populate_ranges);
+}
+
+TEST_F(nth, release)
+{
+	SWEEP(.before = resident_and_clean, .run = run_release, .after = after_release);
+}
+
+TEST_F(nth, release_clean)
+{
+	SWEEP(.before = resident_and_clean, .run = run_release_clean,
+	      .after = after_release);
 }
 
 /* ---- mappings ---- */

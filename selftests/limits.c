@@ -157,6 +157,45 @@ TEST_F(limits, preallocate)
 	close(slot);
 }
 
+/*
+ * By ranges it is the same: what there is room for comes, and the call says how far it
+ * got; the one after that gets nowhere, and says why.  What is released can be had again.
+ */
+TEST_F(limits, populate_and_release)
+{
+	int slot = test_slot_create(self->dev, NULL, NPAGES * PAGE_SIZE, NULL);
+	struct dirtytrack_range ranges[] = { { 10, 20 }, { 100, NPAGES - 100 } };
+	struct dirtytrack_populate p;
+	struct done done;
+	__u64 n;
+
+	ASSERT_EQ(0, _test_populate(slot, ranges, 2, DIRTYTRACK_NODE_ANY, &p));
+	EXPECT_EQ(1, p.out_nr);
+	n = p.out_next - 100;
+	EXPECT_EQ(20 + n, p.out_pages);
+	EXPECT_EQ(20 + n, test_resident(slot));
+	EXPECT_LT(LIMIT / 2 / PAGE_SIZE, n);
+	ranges[1].first += n;
+	ranges[1].npages -= n;
+	EXPECT_ERRNO(ENOSPC, _test_populate(slot, ranges + 1, 1, DIRTYTRACK_NODE_ANY, &p));
+	EXPECT_ERRNO(ENOSPC, _test_populate(slot, ranges + 1, 1, 0, &p));
+	EXPECT_EQ(20 + n, test_resident(slot));
+	/* What has memory needs none. */
+	ASSERT_EQ(0, _test_populate(slot, ranges, 1, DIRTYTRACK_NODE_ANY, &p));
+	EXPECT_EQ(0, p.out_pages);
+	for (int i = 0; i < 3; i++) {
+		done = test_release_range(slot, DIRTYTRACK_SLOT_RELEASE, 200, 300);
+		EXPECT_EQ(300, done.pages);
+		done = test_release_range(slot, DIRTYTRACK_SLOT_POPULATE, 200, 300);
+		EXPECT_EQ(300, done.pages);
+	}
+	done = test_release_range(slot, DIRTYTRACK_SLOT_RELEASE, 0, NPAGES);
+	EXPECT_EQ(20 + n, done.pages);
+	done = test_release_range(slot, DIRTYTRACK_SLOT_POPULATE, 0, n);
+	EXPECT_EQ(n, done.pages);
+	close(slot);
+}
+
 /* How a child ends that makes one access. */
 static int access_status(char *page, bool write)
 {
