@@ -591,24 +591,48 @@ static void *sleeper_run(void *arg)
 	return NULL;
 }
 
-static __u64 thread_status(pid_t tid, const char *field)
+/* A file of a thread of this process. */
+static FILE *thread_file(pid_t tid, const char *name)
 {
-	char path[64], line[256];
-	__u64 value = 0;
+	char path[64];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, name);
 	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (strncmp(line, field, strlen(field)))
-			continue;
-		/* A state is a letter. */
-		value = strtoull(line + strlen(field) + 1, NULL, 10) ?:
-			(__u64)line[strlen(field) + 1];
-	}
-	if (f)
-		fclose(f);
+	if (!f)
+		dt_broken("%s: %s", path, strerror(errno));
+	return f;
+}
+
+/* How often a thread went to sleep. */
+static __u64 thread_switches(pid_t tid)
+{
+	static const char field[] = "voluntary_ctxt_switches:";
+	FILE *f = thread_file(tid, "status");
+	__u64 value = UINT64_MAX;
+	char line[256];
+
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, field, strlen(field)))
+			value = strtoull(line + strlen(field), NULL, 10);
+	fclose(f);
+	if (value == UINT64_MAX)
+		dt_broken("a thread has no %s", field);
 	return value;
+}
+
+/* Does a thread sleep in poll()?  The kernel waits for one that is just about to. */
+static bool thread_polls(pid_t tid)
+{
+	FILE *f = thread_file(tid, "syscall");
+	char line[256] = "";
+	char *end;
+	bool polls;
+
+	polls = fgets(line, sizeof(line), f) &&
+		strtol(line, &end, 10) == SYS_poll && *end == ' ';
+	fclose(f);
+	return polls;
 }
 
 static bool wait_for(_Atomic int *word, double seconds)
@@ -623,7 +647,7 @@ static void sleeper_start(struct sleeper *s, int log)
 	*s = (struct sleeper){ .log = log };
 	if (pthread_create(&s->thread, NULL, sleeper_run, s))
 		dt_broken("no thread");
-	while (!s->tid || thread_status(s->tid, "State:") != 'S')
+	while (!s->tid || !thread_polls(s->tid))
 		usleep(1000);
 }
 
@@ -638,13 +662,13 @@ TEST_F(ring, sleeper_is_woken_at_the_watermark)
 		r->control->watermark = 20;
 		catch_up(r);
 		sleeper_start(&s, r->log);
-		switches = thread_status(s.tid, "voluntary_ctxt_switches:");
+		switches = thread_switches(s.tid);
 		for (int k = 0; k < 19; k++) {
 			page_write(self->mem, k, 1);
 			usleep(1000);
 		}
 		usleep(20000);
-		EXPECT_EQ(switches, thread_status(s.tid, "voluntary_ctxt_switches:")) {
+		EXPECT_EQ(switches, thread_switches(s.tid)) {
 			TH_LOG("the sleeper ran, below the watermark");
 		}
 		EXPECT_EQ(0, s.woken);
