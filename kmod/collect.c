@@ -14,7 +14,8 @@
  * - PG_dirty: where a zap, an exit, a zap strategy, and users of get_user_pages()
  *   leave it, and dt_mark_written();
  * - a reference that someone holds: he may be writing through the kernel's mapping
- *   or by DMA right now.  Reported, and left open;
+ *   or by DMA right now.  Reported, and left open; and reported once more when he has
+ *   dropped it;
  * - a bit that says that the page was released, and so became zero.
  */
 #include <linux/bitmap.h>
@@ -57,36 +58,26 @@ void dt_mark_written(struct dt_slot *slot, pgoff_t pgoff, struct page *page)
 		dt_rings_wake(slot);
 }
 
-/* What gather found in the 64 pages of a word. */
+/**
+ * struct dt_found - what gather found in the 64 pages of a word
+ * @released: pages that were released
+ * @written: pages that had PG_dirty
+ * @held: pages that somebody holds
+ */
 struct dt_found {
-	u64 dirty;	/* report */
-	u64 reopen;	/* look again next time */
-	u64 held;	/* of @dirty: for no other reason than that */
-	u64 forced;	/* will be reported next time, for no better reason */
+	u64 released;
+	u64 written;
+	u64 held;
 };
 
-/*
- * Has pages reported next time whose PTEs were cleaned but may have stayed writable: a
- * guest writes through these without setting a dirty bit, and KVM set PG_dirty only
- * when it took the page.
- */
-static void dt_force_pages(struct page **pages, u64 open)
-{
-	for (; pages && open; open &= open - 1) {
-		if (pages[__ffs64(open)])
-			SetPageDirty(pages[__ffs64(open)]);
-	}
-}
-
-static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settled,
+/* Looks at pages of a word, and takes what says that they were written. */
+static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open,
 			   struct dt_found *found)
 {
-	bool force = !settled && READ_ONCE(slot->has_notifier);
 	struct page **pages = dt_pages_word(slot, word);
 	u64 held = 0, written = 0, left;
 
-	found->dirty = slot->released[word] & open;
-	found->reopen = settled ? 0 : open;
+	found->released |= slot->released[word] & open;
 	slot->released[word] &= ~open;
 	for (left = pages ? open : 0; left; left &= left - 1) {
 		unsigned long i = __ffs64(left);
@@ -99,12 +90,19 @@ static void dt_gather_word(struct dt_slot *slot, u64 word, u64 open, bool settle
 		if (dt_page_written(page) && dt_page_take_written(page))
 			written |= 1ULL << i;
 	}
-	if (force)
-		dt_force_pages(pages, open);
-	found->held = held & ~(found->dirty | written);
-	found->dirty |= held | written;
-	found->reopen |= held;
-	found->forced = force ? open : 0;
+	found->written |= written;
+	found->held |= held;
+}
+
+/* Has pages of a word reported by the next collect that looks at them. */
+static void dt_force_pages(struct dt_slot *slot, u64 word, u64 bits)
+{
+	struct page **pages = bits ? dt_pages_word(slot, word) : NULL;
+
+	for (; pages && bits; bits &= bits - 1) {
+		if (pages[__ffs64(bits)])
+			SetPageDirty(pages[__ffs64(bits)]);
+	}
 }
 
 /*
@@ -228,22 +226,62 @@ static void dt_look_at_mappings(struct dt_slot *slot)
 static void dt_force_words(struct dt_slot *slot, u64 group, u64 words)
 {
 	for (; words; words &= words - 1) {
-		u32 word = __ffs64(words);
-		struct page **pages = dt_pages_word(slot, group * DT_WORD_BITS + word);
+		u32 i = __ffs64(words);
 
-		dt_force_pages(pages, slot->run_open[word]);
-		dt_count_overreports(slot, group * DT_WORD_BITS + word,
-				     slot->run_open[word]);
+		dt_force_pages(slot, group * DT_WORD_BITS + i, slot->run_open[i]);
+		dt_count_overreports(slot, group * DT_WORD_BITS + i, slot->run_open[i]);
 	}
 }
 
 /*
- * Protects and gathers the pages [first, end) of a group, numbered from its base.
+ * Tells the logs what was found in a word, and opens its pages again that may be
+ * written with no fault that would: all of them, if they are not @settled.
  *
  * Between two open pages there may be one that was granted a moment ago and had
  * its dirty bit cleaned now: it is reported, too.  Its open bit is set.  Where none
  * is, "dirty" was said of an entry that maps no page: the helpers do not ask, and a
  * userfaultfd marker has that bit by accident.
+ *
+ * Some pages get PG_dirty, so that the next collect reports them in any case:
+ *
+ * - what was not settled where a secondary MMU follows: its PTEs were cleaned but may
+ *   have stayed writable, a guest writes through them without setting their dirty bits,
+ *   and KVM set PG_dirty only when it took the page;
+ * - what is held: not all holders say what they wrote (vhost-scsi drops its reference,
+ *   and no more);
+ * - what had PG_dirty and is writable, or may be.  Who zaps a PTE sets PG_dirty before he
+ *   flushes TLBs, and until then someone may be writing through one, where the
+ *   dirty bit is set already.  The next protect pass waits for the lock under which
+ *   that flush is done.
+ */
+static void dt_collect_word(struct dt_slot *slot, u64 word, u64 mask, u64 open, u64 dirty,
+			    bool settled, bool copied, const struct dt_found *found)
+{
+	u64 opened = dt_bitmap_word(&slot->open, word);
+	u64 reopen = settled && !copied ? found->held : open;
+	u64 writable = opened | reopen;
+	u64 forced = found->held;
+
+	dirty &= mask & (open | opened);
+	dirty |= found->released | found->written;
+	if (!settled && READ_ONCE(slot->has_notifier))
+		forced = open;
+	dt_force_pages(slot, word, forced | (found->written & writable));
+
+	dt_count_overreports(slot, word, found->held & ~dirty);
+	dt_count_overreports(slot, word, forced);
+	dirty |= found->held;
+	dt_publish(slot, word, dirty);
+	if (open)
+		dt_group_learn(slot, word, dirty);
+	dt_bitmap_or(&slot->open, word, reopen);
+	if (dt_rings_push_word(slot, word, reopen))
+		dt_rings_wake(slot);
+	slot->collected += hweight64(open);
+}
+
+/*
+ * Protects and gathers the pages [first, end) of a group, numbered from its base.
  *
  * If fork() copied a PTE that mprotect() had just made writable, and the original
  * was zapped before the clean pass came to it, the copy is writable and nothing says
@@ -256,38 +294,29 @@ static void dt_collect_run(struct dt_slot *slot, u64 group, u32 first, u32 end)
 	int copies = atomic_read(&slot->vma_copies);
 	u64 stay = dt_clean_pages(slot, group, first, end);
 	u64 unsettled = dt_protect_words(slot, base, first, end, stay);
-	struct dt_found found;
-	bool copied;
 	u32 word;
 
 	for (word = first / DT_WORD_BITS; word * DT_WORD_BITS < end; word++) {
 		u64 mask = dt_word_mask(word, first, end);
 		u64 open = slot->run_open[word] & mask;
+		u32 from = max(first, word * DT_WORD_BITS);
+		u32 to = min(end, (word + 1) * DT_WORD_BITS);
 		bool settled = !((stay | unsettled) >> word & 1);
-		u64 opened, dirty;
+		struct dt_found found = {};
 
 		/* One page that is fought over does not leave a whole run open. */
 		if (unsettled >> word & 1 && open)
-			settled = dt_protect_pages(slot, base,
-						   max(first, word * DT_WORD_BITS),
-						   min(end, (word + 1) * DT_WORD_BITS));
-		copied = atomic_read(&slot->vma_copies) != copies;
-		opened = dt_bitmap_word(&slot->open, group * DT_WORD_BITS + word);
-		dirty = slot->run_dirty[word] & mask & (open | opened);
-
-		dt_gather_word(slot, group * DT_WORD_BITS + word, open, settled, &found);
-		if (copied)
-			found.reopen = open;
-		dt_count_overreports(slot, group * DT_WORD_BITS + word,
-				     (found.held & ~dirty) | found.forced);
-		dt_publish(slot, group * DT_WORD_BITS + word, dirty | found.dirty);
-		if (open)
-			dt_group_learn(slot, group * DT_WORD_BITS + word,
-				       dirty | found.dirty);
-		dt_bitmap_or(&slot->open, group * DT_WORD_BITS + word, found.reopen);
-		if (dt_rings_push_word(slot, group * DT_WORD_BITS + word, found.reopen))
-			dt_rings_wake(slot);
-		slot->collected += hweight64(open);
+			settled = dt_protect_pages(slot, base, from, to);
+		dt_gather_word(slot, group * DT_WORD_BITS + word, open, &found);
+		/* PTEs were zapped: to wait for their flush, see dt_collect_word(). */
+		if (stay >> word & 1 && found.written) {
+			stay &= ~(1ULL << word);
+			settled = dt_protect_pages(slot, base, from, to);
+			dt_gather_word(slot, group * DT_WORD_BITS + word, open, &found);
+		}
+		dt_collect_word(slot, group * DT_WORD_BITS + word, mask, open,
+				slot->run_dirty[word], settled,
+				atomic_read(&slot->vma_copies) != copies, &found);
 	}
 	if (stay) {
 		dt_look_at_mappings(slot);

@@ -75,8 +75,11 @@ struct dt_release {
 	u64 resident[DT_CHUNK_WORDS];
 };
 
-/* Which of some pages of a word, that have memory, are dirty in the log? */
-static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
+/*
+ * Which of some pages of a word, that have memory, are dirty in the log?  Or may become
+ * so: @unmapped says that none should be mapped any more.
+ */
+static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits, bool unmapped)
 {
 	struct page **pages = dt_pages_word(r->slot, word);
 	u64 dirty = bits & (dt_bitmap_word(&r->log->bitmap, word) |
@@ -86,7 +89,8 @@ static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
 		struct page *page = pages[__ffs64(bits)];
 
 		/* In this order: see dt_page_held(). */
-		if (dt_page_held(page) || dt_page_written(page))
+		if ((unmapped ? !dt_page_ours_alone(page) : dt_page_held(page)) ||
+		    dt_page_written(page))
 			dirty |= bits & -bits;
 	}
 	return dirty;
@@ -96,14 +100,14 @@ static u64 dt_release_dirty(struct dt_release *r, u64 word, u64 bits)
  * Selects no longer what is dirty.  That goes into the log: what somebody holds who only
  * reads would not be reported otherwise.
  */
-static void dt_release_skip(struct dt_release *r)
+static void dt_release_skip(struct dt_release *r, bool unmapped)
 {
 	u32 i;
 
 	for (i = 0; r->log && i < DT_CHUNK_WORDS; i++) {
 		u64 bits = r->select[i] & r->resident[i];
 		u64 word = r->chunk * DT_CHUNK_WORDS + i;
-		u64 dirty = bits ? dt_release_dirty(r, word, bits) : 0;
+		u64 dirty = bits ? dt_release_dirty(r, word, bits, unmapped) : 0;
 
 		r->select[i] &= ~dirty;
 		dt_bitmap_or(&r->log->bitmap, word, dirty);
@@ -187,9 +191,10 @@ static void dt_release_chunk(struct dt_release *r)
 	for (i = 0; i < DT_CHUNK_WORDS; i++)
 		r->resident[i] = r->select[i] ?
 			dt_pages_resident(slot, r->chunk * DT_CHUNK_WORDS + i) : 0;
-	dt_release_skip(r);
+	dt_release_skip(r, false);
 	dt_release_unmap(r);
-	dt_release_skip(r);
+	smp_mb();	/* see dt_page_ours_alone() */
+	dt_release_skip(r, true);
 	dt_release_take(r, &pages);
 	dt_pages_trim(slot, base);
 	filemap_invalidate_unlock(slot->inode.i_mapping);
