@@ -13,6 +13,10 @@
  * copied in the middle of a write shows, too.  Each page belongs to one actor, so
  * its numbers only grow.  Discarding a page is a write as well: its number is odd,
  * and the content is zero.
+ *
+ * A consumer that releases what is clean (consumers.h) says before it does so which number
+ * it has seen in each page: from then on the page may be zero, as long as nothing was
+ * written after that number.
  */
 #ifndef DIRTYTRACK_ACTORS_H
 #define DIRTYTRACK_ACTORS_H
@@ -41,6 +45,8 @@ enum way {
 	WAY_READ,	/* read() from a pipe into a mapping */
 	WAY_FORK,	/* children that store and exit */
 	WAY_DISCARD,	/* stores and punches in turn */
+	WAY_RELEASE,	/* the same, with several pages released by one call */
+	WAY_LOOK,	/* writes nothing: reads pages of all */
 	WAY_GUEST,	/* a guest through KVM; only as a process */
 };
 
@@ -57,6 +63,7 @@ struct actor_spec {
 	enum way way;
 	enum storm storm;
 	bool process;		/* with a mapping of its own */
+	bool looks;		/* before each write, whether the one before is there */
 };
 
 /* ---- what all processes see ---- */
@@ -64,6 +71,8 @@ struct actor_spec {
 struct page_state {
 	_Atomic __u64 started;
 	_Atomic __u64 completed;
+	/* In its two words, by who may release the page if nothing came after. */
+	_Atomic __u64 seen[2];
 };
 
 struct progress {
@@ -74,6 +83,7 @@ struct progress {
 
 struct arena {
 	_Atomic bool go, stop;
+	_Atomic unsigned int trimmers;	/* consumers that release, and have not ended */
 	struct progress actors[MAX_ACTORS];
 	struct page_state pages[];
 };
@@ -84,6 +94,7 @@ struct actor {
 	struct progress *progress;
 	int slot;
 	unsigned int id, nr_actors;
+	bool discarded[MAX_ACTORS];	/* whose pages are discarded at times */
 	__u64 npages;
 	char *mem;
 	__u64 random;
@@ -138,12 +149,84 @@ static __u64 pick(struct actor *a, unsigned int *npages)
 	return page;
 }
 
+#define LAST_WORD (PAGE_SIZE / sizeof(__u64) - 1)
+
+static bool discards(enum way way)
+{
+	return way == WAY_DISCARD || way == WAY_RELEASE;
+}
+
+/*
+ * May one of the two words of a page be that, given what had completed before it was read,
+ * and what has started since?  Zero is what nobody has written, or was discarded, or was
+ * released by someone who had seen as much in that word: he may have done so between the
+ * writes of the two.
+ */
+static bool plausible(struct page_state *s, bool discarded, int k, __u64 word, __u64 before,
+		      __u64 started)
+{
+	if (word)
+		return word >= before && word <= started;
+	if (before <= atomic_load(&s->seen[k]))
+		return true;
+	return discarded && (before | 1) <= started;
+}
+
+static bool read_words(struct actor *a, __u64 page, __u64 words[2])
+{
+	const volatile __u64 *at = (const volatile __u64 *)page_at(a->mem, page);
+
+	/* A storm may have the mapping; and a file that is read allocates nothing. */
+	if (a->spec.storm != STORM_NONE || next_random(&a->random) & 1) {
+		off_t off = page << DIRTYTRACK_PAGE_SHIFT;
+
+		return pread(a->slot, &words[0], 8, off) == 8 &&
+		       pread(a->slot, &words[1], 8, off + LAST_WORD * 8) == 8;
+	}
+	words[0] = at[0];
+	words[1] = at[LAST_WORD];
+	return true;
+}
+
+/*
+ * Is in the page what must be?  Of another's page that may have to be asked again, as a
+ * copy of the kernel's need not write a word at once.
+ */
+static bool look_at_page(struct actor *a, __u64 page)
+{
+	struct page_state *s = &a->arena->pages[page];
+	__u64 before = atomic_load_explicit(&s->completed, memory_order_acquire);
+	bool own = owner_of(page, a->nr_actors) == a->id, ok = false;
+	__u64 words[2], started = 0;
+
+	for (int i = 0; !ok && i < (own ? 1 : 3); i++) {
+		if (!read_words(a, page, words))
+			return actor_fail(a, "pread");
+		/* What was read was started: pairs with write_begin(). */
+		atomic_thread_fence(memory_order_seq_cst);
+		started = atomic_load_explicit(&s->started, memory_order_relaxed);
+		ok = true;
+		for (int k = 0; k < 2; k++)
+			ok &= plausible(s, a->discarded[owner_of(page, a->nr_actors)], k,
+					words[k], before, started);
+	}
+	if (ok)
+		return true;
+	fprintf(stderr, "# actor %u: page %llu has %llu and %llu, after write %llu had completed; %llu and %llu were seen, %llu has started\n",
+		a->id, page, words[0], words[1], before, atomic_load(&s->seen[0]),
+		atomic_load(&s->seen[1]), started);
+	atomic_store(&a->progress->failed, 1);
+	return false;
+}
+
 static __u64 write_begin(struct actor *a, __u64 page)
 {
 	struct page_state *s = &a->arena->pages[page];
 	__u64 done = atomic_load_explicit(&s->completed, memory_order_relaxed);
 	__u64 n = (done | 1) + 1;
 
+	if (a->spec.looks)
+		look_at_page(a, page);
 	/* Nobody may see the page before the number. */
 	atomic_store_explicit(&s->started, n, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
@@ -157,8 +240,6 @@ static void write_end(struct actor *a, __u64 page, __u64 n)
 			      memory_order_release);
 	atomic_fetch_add_explicit(&a->progress->writes, 1, memory_order_relaxed);
 }
-
-#define LAST_WORD (PAGE_SIZE / sizeof(__u64) - 1)
 
 static void store(struct actor *a, __u64 page)
 {
@@ -252,24 +333,79 @@ static bool write_by_child(struct actor *a)
 	return true;
 }
 
-static bool store_or_discard(struct actor *a)
+/* Says that a page is discarded now.  Is there anything to discard? */
+static bool discard_begin(struct actor *a, __u64 page, __u64 *n)
 {
-	unsigned int npages;
-	__u64 page = pick(a, &npages);
 	struct page_state *s = &a->arena->pages[page];
 	__u64 done = atomic_load_explicit(&s->completed, memory_order_relaxed);
 
-	if (done % 2 || !done) {
+	if (done % 2 || !done ||
+	    done != atomic_load_explicit(&s->started, memory_order_relaxed))
+		return false;
+	if (a->spec.looks)
+		look_at_page(a, page);
+	*n = done + 1;
+	atomic_store_explicit(&s->started, *n, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	return true;
+}
+
+static void discard_end(struct actor *a, __u64 page, __u64 n)
+{
+	write_end(a, page, n);
+	if (a->spec.looks)
+		look_at_page(a, page);
+	atomic_fetch_add(&a->progress->storms, 1);
+}
+
+static bool store_or_discard(struct actor *a)
+{
+	unsigned int npages;
+	__u64 page = pick(a, &npages), n;
+
+	if (!discard_begin(a, page, &n)) {
 		store(a, page);
 		return true;
 	}
-	atomic_store_explicit(&s->started, done + 1, memory_order_relaxed);
-	atomic_thread_fence(memory_order_seq_cst);
 	if (fallocate(a->slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      page << DIRTYTRACK_PAGE_SHIFT, PAGE_SIZE))
 		return actor_fail(a, "punch");
-	write_end(a, page, done + 1);
-	atomic_fetch_add(&a->progress->storms, 1);
+	discard_end(a, page, n);
+	return true;
+}
+
+/* Pages that are released by one call. */
+#define RELEASE_BATCH	8
+
+static bool store_or_release(struct actor *a)
+{
+	struct dirtytrack_range ranges[RELEASE_BATCH], left[RELEASE_BATCH];
+	unsigned int npages, nr = 0;
+	__u64 n[RELEASE_BATCH];
+	struct done done = { };
+
+	for (int i = 0; i < RELEASE_BATCH; i++) {
+		__u64 page = pick(a, &npages);
+
+		if (discard_begin(a, page, &n[nr]))
+			ranges[nr++] = (struct dirtytrack_range){ page, 1 };
+		else if (a->arena->pages[page].started == a->arena->pages[page].completed)
+			store(a, page);
+	}
+	memcpy(left, ranges, sizeof(left));
+	if (_test_release_all(a->slot, DIRTYTRACK_SLOT_RELEASE, left, nr, &done))
+		return actor_fail(a, "SLOT_RELEASE");
+	for (unsigned int i = 0; i < nr; i++)
+		discard_end(a, ranges[i].first, n[i]);
+	return true;
+}
+
+static bool look_around(struct actor *a)
+{
+	for (int i = 0; i < 16; i++)
+		if (!look_at_page(a, next_random(&a->random) % a->npages))
+			return false;
+	atomic_fetch_add(&a->progress->writes, 1);
 	return true;
 }
 
@@ -282,6 +418,8 @@ static bool write_by_guest(struct actor *a)
 
 	for (int i = 0; i < GUEST_BATCH; i++) {
 		pages[i] = pick(a, &npages);
+		if (a->spec.looks)
+			look_at_page(a, pages[i]);
 		atomic_store_explicit(&a->arena->pages[pages[i]].started, n,
 				      memory_order_relaxed);
 		*list++ = VMM_RAM + (pages[i] << DIRTYTRACK_PAGE_SHIFT);
@@ -319,6 +457,10 @@ static bool act(struct actor *a)
 		return write_by_child(a);
 	case WAY_DISCARD:
 		return store_or_discard(a);
+	case WAY_RELEASE:
+		return store_or_release(a);
+	case WAY_LOOK:
+		return look_around(a);
 	case WAY_GUEST:
 		return write_by_guest(a);
 	default:

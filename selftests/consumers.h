@@ -14,6 +14,8 @@
  * the end the writers stop, and after one more harvest the copy must be the slot, byte
  * for byte, and the log empty.
  *
+ * Some release what is clean, so that pages are zero which they have seen; see actors.h.
+ *
  * Some ask for less than everything, or give something back: they look at the pages
  * that the round was about and that they copied.  What was given back must be reported
  * by the next harvest.
@@ -61,6 +63,7 @@ struct consumer_spec {
 	__u32 ring_entries;	/* METHOD_RING has some; others may */
 	bool ring_at_times;	/* a log without, harvested, and one with, in turn */
 	__u64 limit;		/* pages a second; the next log has none, and so on */
+	bool trims;		/* after each round releases what is clean of its share */
 };
 
 /* No harvest before that a page could be reported again after. */
@@ -79,6 +82,7 @@ struct consumer {
 	const char *view;	/* the slot, read-only */
 	char *copy;
 	__u64 random;
+	unsigned int trimmer, nr_trimmers;	/* which of how many, if it is one */
 	bool limited;		/* the log has a limit */
 	bool drain;		/* the log ends, or the writers have: fail no more */
 	/* This round, by page of its part: */
@@ -90,6 +94,7 @@ struct consumer {
 	pthread_t thread;
 	/* results */
 	_Atomic __u64 rounds;
+	_Atomic __u64 released, skipped;
 	__u64 reported, again, lost, impossible, unpeeked, unpaid, miscounted;
 	__u64 differ, tail;
 	int error;
@@ -308,28 +313,16 @@ static bool consumer_copy(struct consumer *c)
 
 /* ---- judging ---- */
 
-/* May the word be that, given what had completed before and has started since? */
-static bool plausible(const struct consumer *c, __u64 page, __u64 word,
-		      __u64 before, __u64 started)
-{
-	const struct actor *a = &c->actors[owner_of(page, c->nr_actors)];
-
-	if (word)
-		return word >= before && word <= started;
-	if (a->spec.way == WAY_DISCARD)
-		return !before || (before | 1) <= started;
-	return !before;
-}
-
 static void look_at(struct consumer *c, __u64 i)
 {
 	const __u64 *copy = (const __u64 *)page_at(c->copy, i);
 	struct page_state *s = &c->arena->pages[c->first + i];
 	__u64 started = atomic_load_explicit(&s->started, memory_order_relaxed);
 	__u64 words[2] = { copy[0], copy[LAST_WORD] };
+	bool discarded = c->actors->discarded[owner_of(c->first + i, c->nr_actors)];
 
 	for (int k = 0; k < 2; k++) {
-		if (plausible(c, c->first + i, words[k], c->before[i], started))
+		if (plausible(s, discarded, k, words[k], c->before[i], started))
 			continue;
 		if (words[k] > started)
 			c->impossible++;
@@ -388,6 +381,49 @@ static bool consumer_round(struct consumer *c)
 	}
 	c->rounds++;
 	return true;
+}
+
+/* Each page has one at most who releases it. */
+static bool trims_page(const struct consumer *c, __u64 i)
+{
+	return (c->first + i) / 5 % c->nr_trimmers == c->trimmer;
+}
+
+/*
+ * What the copy has was seen: from here on the slot need not have it, unless something is
+ * written after it.  All of the share, or a part of it.
+ */
+static bool consumer_trim(struct consumer *c)
+{
+	struct dirtytrack_range *ranges = calloc(c->npages, sizeof(*ranges));
+	__u64 *share = bitmap_alloc(c->npages), at = 0;
+	__u64 start = next_random(&c->random) % c->npages;
+	bool part = next_random(&c->random) % 4 == 0;
+	struct done done = { };
+	__u32 nr;
+	int ret;
+
+	for (__u64 i = 0; i < c->npages; i++) {
+		const __u64 *copy = (const __u64 *)page_at(c->copy, i);
+		struct page_state *s = &c->arena->pages[c->first + i];
+		__u64 words[2] = { copy[0], copy[LAST_WORD] };
+
+		if (!trims_page(c, i) || (part && i < start))
+			continue;
+		bit_set(share, i);
+		for (int k = 0; k < 2; k++)
+			if (words[k] > atomic_load(&s->seen[k]))
+				atomic_store(&s->seen[k], words[k]);
+	}
+	nr = bitmap_ranges(share, &at, c->npages, ranges, c->npages);
+	for (__u32 i = 0; i < nr; i++)
+		ranges[i].first += c->first;
+	ret = _test_release_all(c->log, DIRTYTRACK_LOG_RELEASE_CLEAN, ranges, nr, &done);
+	c->released += done.pages;
+	c->skipped += done.skipped;
+	free(ranges);
+	free(share);
+	return !ret || consumer_fail(c, "RELEASE_CLEAN");
 }
 
 /* All that was written before, in as many rounds as the method takes. */
@@ -492,23 +528,35 @@ static bool consumer_last(struct consumer *c)
 	return true;
 }
 
-static void *consumer_thread(void *arg)
+static bool consumer_rounds(struct consumer *c)
 {
-	struct consumer *c = arg;
-
 	copy_afresh(c);
 	while (!atomic_load(c->stop)) {
-		if (!consumer_round(c))
-			return NULL;
+		if (!consumer_round(c) || (c->spec.trims && !consumer_trim(c)))
+			return false;
 		if (c->spec.pause_us)
 			usleep(c->spec.pause_us);
 		if (!c->spec.renew || c->rounds % c->spec.renew)
 			continue;
 		if (c->spec.how == RENEW_AFRESH ? !renew_afresh(c) :
 						  !renew_by_hand_over(c))
-			return NULL;
+			return false;
 	}
-	consumer_last(c);
+	return true;
+}
+
+static void *consumer_thread(void *arg)
+{
+	struct consumer *c = arg;
+	bool ok = consumer_rounds(c);
+
+	if (c->spec.trims)
+		atomic_fetch_sub(&c->arena->trimmers, 1);
+	/* All is quiet only when nothing is released any more. */
+	while (atomic_load(&c->arena->trimmers))
+		usleep(100);
+	if (ok)
+		consumer_last(c);
 	return NULL;
 }
 

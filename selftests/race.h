@@ -50,6 +50,8 @@ static void race_add_actor(struct __test_metadata *_metadata, struct race *r,
 		.mem = r->mem,
 		.random = 88172645463325252ULL + id * 1000003,
 	};
+	for (unsigned int i = 0; i < r->nr_actors; i++)
+		a->discarded[i] = discards(r->spec->actors[i].way);
 	if (a->spec.way == WAY_READ)
 		ASSERT_EQ(0, pipe(a->pipe));
 }
@@ -73,6 +75,8 @@ static void race_add_consumer(struct __test_metadata *_metadata, struct race *r,
 		.view = r->view,
 		.random = 362436069362436069ULL + id * 1000003,
 	};
+	if (c->spec.trims)
+		c->trimmer = r->arena->trimmers++;
 	/* Three pages off the middle: the halves share a word. */
 	if (c->spec.part == PART_LOW)
 		c->npages = npages / 2 + 3;
@@ -108,6 +112,8 @@ static void race_open(struct __test_metadata *_metadata, struct race *r,
 		race_add_actor(_metadata, r, i);
 	for (unsigned int i = 0; i < r->nr_consumers; i++)
 		race_add_consumer(_metadata, r, i);
+	for (unsigned int i = 0; i < r->nr_consumers; i++)
+		r->consumers[i].nr_trimmers = r->arena->trimmers;
 }
 
 static void race_close(struct race *r)
@@ -124,6 +130,8 @@ static void race_close(struct race *r)
 
 #define FLOOR_ROUNDS		20
 #define FLOOR_STORMS		20
+#define FLOOR_RELEASED		200
+#define FLOOR_SKIPPED		100
 
 static __u64 floor_writes(const struct actor *a)
 {
@@ -133,7 +141,13 @@ static __u64 floor_writes(const struct actor *a)
 static bool has_storm(const struct actor *a)
 {
 	return a->spec.storm != STORM_NONE || a->spec.way == WAY_FORK ||
-	       a->spec.way == WAY_DISCARD;
+	       discards(a->spec.way);
+}
+
+static bool trimmed_enough(const struct consumer *c)
+{
+	return !c->spec.trims ||
+	       (c->released >= FLOOR_RELEASED && c->skipped >= FLOOR_SKIPPED);
 }
 
 static bool worked_enough(const struct race *r)
@@ -146,7 +160,8 @@ static bool worked_enough(const struct race *r)
 			return false;
 	}
 	for (unsigned int i = 0; i < r->nr_consumers; i++)
-		if (r->consumers[i].rounds < FLOOR_ROUNDS)
+		if (r->consumers[i].rounds < FLOOR_ROUNDS ||
+		    !trimmed_enough(&r->consumers[i]))
 			return false;
 	return true;
 }
@@ -224,6 +239,10 @@ static void race_judge(struct __test_metadata *_metadata, const struct race *r,
 	EXPECT_LE(FLOOR_ROUNDS, c->rounds) {
 		TH_LOG("log %u: too few harvests to prove anything", c->id);
 	}
+	EXPECT_TRUE(trimmed_enough(c)) {
+		TH_LOG("log %u: released %llu, skipped %llu: too little to prove anything",
+		       c->id, c->released, c->skipped);
+	}
 	EXPECT_LT(0, c->reported);
 	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
 		EXPECT_EQ(0, faults[i].count) {
@@ -273,6 +292,9 @@ static void race_run(struct __test_metadata *_metadata, struct race *r)
 		if (c->spec.method == METHOD_RING)
 			fprintf(stderr, "# log %u: entries %llu, harvests for overflow %llu\n",
 				i, c->ring.taken, c->ring.harvests);
+		if (c->spec.trims)
+			fprintf(stderr, "# log %u: pages released %llu, skipped %llu\n", i,
+				c->released, c->skipped);
 		fprintf(stderr, "# writes %llu, storms %llu; log %u: harvests %llu, pages reported %llu, lost %llu, over-reported %llu\n",
 			writes, storms, i, (unsigned long long)c->rounds,
 			c->reported, c->lost + c->differ, c->again);

@@ -772,7 +772,7 @@ TEST(node)
 {
 	static const __s32 none[] = { -2, -1000, 1023, 1024, 65536, 0x7fffffff, -0x7fffffff - 1 };
 	struct dirtytrack_range range = { 0, 10 };
-	int slot = test_new_slot(NPAGES), absent = 0;
+	int slot = test_new_slot(NPAGES), absent = 1;
 	struct dirtytrack_populate arg;
 
 	while (node_exists(absent))
