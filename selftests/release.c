@@ -20,9 +20,9 @@ TRACKED_FIXTURE(release, NPAGES)
 
 /* ---- one range, in each way that there is ---- */
 
-enum way { BY_RANGES, BY_PUNCH, BY_MADVISE, NR_WAYS };
+enum how { BY_RANGES, BY_PUNCH, BY_MADVISE, NR_WAYS };
 
-static int release_in_way(struct tracked *t, enum way way, __u64 first, __u64 npages)
+static int release_in_way(struct tracked *t, enum how way, __u64 first, __u64 npages)
 {
 	struct dirtytrack_range range = { first, npages };
 	struct done done = { };
@@ -75,7 +75,7 @@ TEST_F(release, zero_and_hole_and_tracked_again)
 	__u64 *none = bitmap_alloc(NPAGES), *holes = bitmap_alloc(NPAGES);
 	__u64 *data = bitmap_alloc(NPAGES);
 
-	for (enum way way = 0; way < NR_WAYS; way++) {
+	for (enum how way = 0; way < NR_WAYS; way++) {
 		__u64 first = 505 + 40 * way, resident;	/* across the chunks' border */
 
 		bitmap_zero(holes, NPAGES);
