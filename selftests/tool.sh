@@ -394,7 +394,7 @@ limit_holds()
 info_of_the_module()
 {
 	"$dirtytrack" info --json >out &&
-	is features "$(jq -r .features out)" ring,limit &&
+	is features "$(jq -r .features out)" ring,limit,release &&
 	is "the largest ring" "$(jq .max_ring out)" \
 		"$(cat /sys/module/dirtytrack/parameters/max_ring_entries)"
 }

@@ -52,7 +52,7 @@ static const struct column module_columns[NR_MODULE_COLUMNS] = {
 /* Those that came after the command are numbers. */
 static const char *feature_names(uint64_t features, char buf[CELL_LEN])
 {
-	static const char *const names[] = { "ring", "limit" };
+	static const char *const names[] = { "ring", "limit", "release" };
 	size_t len = 0;
 	unsigned int i;
 

@@ -120,10 +120,10 @@ struct dtrack_selected {
 };
 
 /**
- * struct dtrack_ranges_done - how far a clear or merge of ranges is
+ * struct dtrack_ranges_done - how far a clear, merge or populate of ranges is
  * @nr: ranges done
  * @next: page of range @nr from which to go on, 0 for its first
- * @pages: pages that were dirty and are not; or that were merged
+ * @pages: pages that were dirty and are not; that were merged; that got memory
  */
 struct dtrack_ranges_done {
 	uint32_t nr;
@@ -141,6 +141,39 @@ int dtrack_clear_ranges(int log, const struct dirtytrack_range *ranges,
 			uint32_t nr, struct dtrack_ranges_done *done);
 int dtrack_merge_ranges(int log, const struct dirtytrack_range *ranges,
 			uint32_t nr, struct dtrack_ranges_done *done);
+
+/* Release and populate */
+
+/**
+ * struct dtrack_released - how far a release is
+ * @nr: ranges done
+ * @next: page of range @nr from which to go on, 0 for its first
+ * @released: pages that had memory and have none now
+ * @skipped: pages that were asked for and keep their memory
+ * @unmaps: runs of pages that were taken out of the mappings
+ */
+struct dtrack_released {
+	uint32_t nr;
+	uint64_t next;
+	uint64_t released;
+	uint64_t skipped;
+	uint64_t unmaps;
+};
+
+int dtrack_release(int slot, const struct dirtytrack_range *ranges, uint32_t nr,
+		   struct dtrack_released *done);
+int dtrack_release_clean(int log, const struct dirtytrack_range *ranges,
+			 uint32_t nr, struct dtrack_released *done);
+int dtrack_populate(int slot, const struct dirtytrack_range *ranges,
+		    uint32_t nr, int node, struct dtrack_ranges_done *done);
+
+/* Ranges, encoded compactly */
+
+int dtrack_ranges_encode(const struct dirtytrack_range *ranges, size_t nr,
+			 void *buf, size_t size, size_t *used);
+int dtrack_ranges_decode(const void *buf, size_t size,
+			 struct dirtytrack_range *ranges, size_t max,
+			 size_t *nr);
 
 /* Ring */
 

@@ -146,6 +146,28 @@ FIELD(dirtytrack_ranges, out_nr, 20, 4);
 FIELD(dirtytrack_ranges, out_next, 24, 8);
 FIELD(dirtytrack_ranges, out_pages, 32, 8);
 
+SIZE(dirtytrack_release, 56);
+FIELD(dirtytrack_release, size, 0, 4);
+FIELD(dirtytrack_release, flags, 4, 4);
+FIELD(dirtytrack_release, ranges, 8, 8);
+FIELD(dirtytrack_release, nr, 16, 4);
+FIELD(dirtytrack_release, out_nr, 20, 4);
+FIELD(dirtytrack_release, out_next, 24, 8);
+FIELD(dirtytrack_release, out_released, 32, 8);
+FIELD(dirtytrack_release, out_skipped, 40, 8);
+FIELD(dirtytrack_release, out_unmaps, 48, 8);
+
+SIZE(dirtytrack_populate, 48);
+FIELD(dirtytrack_populate, size, 0, 4);
+FIELD(dirtytrack_populate, flags, 4, 4);
+FIELD(dirtytrack_populate, ranges, 8, 8);
+FIELD(dirtytrack_populate, nr, 16, 4);
+FIELD(dirtytrack_populate, out_nr, 20, 4);
+FIELD(dirtytrack_populate, out_next, 24, 8);
+FIELD(dirtytrack_populate, out_pages, 32, 8);
+FIELD(dirtytrack_populate, node, 40, 4);
+FIELD(dirtytrack_populate, reserved, 44, 4);
+
 SIZE(dirtytrack_limit, 16);
 FIELD(dirtytrack_limit, size, 0, 4);
 FIELD(dirtytrack_limit, flags, 4, 4);

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 
 #include "dirtytrack.h"
+#include "resume.h"
 
 static int select_bitmap(int log, unsigned long cmd, uint64_t first,
 			 uint64_t npages, const uint64_t *bitmap, uint64_t bit,
@@ -75,36 +76,25 @@ int dtrack_merge(int log, uint64_t first, uint64_t npages,
 			     bit, out);
 }
 
-/* One call, for @nr ranges of which the first may have been begun. */
-static int select_some(int log, unsigned long cmd,
-		       const struct dirtytrack_range *ranges, uint32_t nr,
-		       struct dtrack_ranges_done *done)
+struct select_call {
+	unsigned long cmd;
+	uint64_t pages;
+};
+
+static int select_some(struct dtrack_vector *v)
 {
-	struct dirtytrack_range rest = ranges[done->nr];
+	struct select_call *call = v->opaque;
 	struct dirtytrack_ranges arg = {
 		.size = sizeof(arg),
-		.ranges = (uintptr_t)&ranges[done->nr],
-		.nr = nr - done->nr,
+		.ranges = v->ranges,
+		.nr = v->nr,
 	};
 
-	/* The caller's ranges are his: the rest of one is a range of ours. */
-	if (done->next) {
-		if (done->next < rest.first ||
-		    done->next - rest.first >= rest.npages)
-			return -EINVAL;
-		rest.npages -= done->next - rest.first;
-		rest.first = done->next;
-		arg.ranges = (uintptr_t)&rest;
-		arg.nr = 1;
-	}
-	if (ioctl(log, cmd, &arg) < 0)
+	if (ioctl(v->fd, call->cmd, &arg) < 0)
 		return -errno;
-	done->pages += arg.out_pages;
-	if (arg.out_nr > arg.nr ||
-	    (!arg.out_nr && arg.out_next <= rest.first))
-		return -EPROTO;
-	done->nr += arg.out_nr;
-	done->next = arg.out_next;
+	call->pages += arg.out_pages;
+	v->out_nr = arg.out_nr;
+	v->out_next = arg.out_next;
 	return 0;
 }
 
@@ -112,10 +102,14 @@ static int select_ranges(int log, unsigned long cmd,
 			 const struct dirtytrack_range *ranges, uint32_t nr,
 			 struct dtrack_ranges_done *done)
 {
-	int ret = 0;
+	struct dtrack_rest rest = { .nr = done->nr, .next = done->next };
+	struct select_call call = { .cmd = cmd };
+	struct dtrack_vector v = { .fd = log, .opaque = &call };
+	int ret = dtrack_resume(&v, ranges, nr, &rest, select_some);
 
-	while (!ret && done->nr < nr)
-		ret = select_some(log, cmd, ranges, nr, done);
+	done->nr = rest.nr;
+	done->next = rest.next;
+	done->pages += call.pages;
 	return ret;
 }
 
