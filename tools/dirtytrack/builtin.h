@@ -75,6 +75,7 @@ extern const struct builtin builtin_log;
 extern const struct builtin builtin_migrate;
 extern const struct builtin builtin_rate;
 extern const struct builtin builtin_receive;
+extern const struct builtin builtin_release;
 extern const struct builtin builtin_replicate;
 extern const struct builtin builtin_run;
 extern const struct builtin builtin_secondary;

@@ -143,6 +143,22 @@ int count_dirty(int log, uint64_t npages, bool take, uint64_t *dirty)
 	return 0;
 }
 
+int data_extent(int slot, uint64_t npages, uint64_t page, uint64_t *end, bool *hole)
+{
+	off_t pos = page * DTRACK_PAGE_SIZE, next;
+
+	next = lseek(slot, pos, SEEK_DATA);
+	if (next < 0 && errno == ENXIO)
+		next = npages * DTRACK_PAGE_SIZE;
+	*hole = next != pos;
+	if (!*hole)
+		next = lseek(slot, pos, SEEK_HOLE);
+	if (next < 0)
+		return -errno;
+	*end = next / DTRACK_PAGE_SIZE;
+	return 0;
+}
+
 const char *slot_label(const struct dirtytrack_slot_info *info,
 		       char buf[SLOT_LABEL_LEN])
 {

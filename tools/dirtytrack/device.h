@@ -26,6 +26,12 @@ int open_log(int slot, const char *ref, uint32_t flags, uint32_t ring);
  */
 int count_dirty(int log, uint64_t npages, bool take, uint64_t *dirty);
 
+/*
+ * Pages of a slot of @npages pages, from @page to before @end, have no memory, or may have;
+ * @page is in it.  0 or -errno.
+ */
+int data_extent(int slot, uint64_t npages, uint64_t page, uint64_t *end, bool *hole);
+
 /* Text for messages and tables: the name of the slot, or "#ID". */
 #define SLOT_LABEL_LEN (DIRTYTRACK_NAME_LEN + 1)
 const char *slot_label(const struct dirtytrack_slot_info *info,

@@ -12,6 +12,7 @@ static const struct builtin *const builtins[] = {
 	&builtin_info,
 	&builtin_log,
 	&builtin_rate,
+	&builtin_release,
 	&builtin_copy,
 	&builtin_backup,
 	&builtin_migrate,

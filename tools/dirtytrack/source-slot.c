@@ -77,18 +77,9 @@ static int slot_extent(struct source *src, uint64_t page, uint64_t *end,
 		       bool *hole)
 {
 	struct source_slot *s = to_slot(src);
-	off_t pos = page * DTRACK_PAGE_SIZE, next;
+	int ret = data_extent(s->slot, src->npages, page, end, hole);
 
-	next = lseek(s->slot, pos, SEEK_DATA);
-	if (next < 0 && errno == ENXIO)
-		next = src->npages * DTRACK_PAGE_SIZE;
-	*hole = next != pos;
-	if (!*hole)
-		next = lseek(s->slot, pos, SEEK_HOLE);
-	if (next < 0)
-		return fail(s, -errno, "cannot find its data");
-	*end = next / DTRACK_PAGE_SIZE;
-	return 0;
+	return ret ? fail(s, ret, "cannot find its data") : 0;
 }
 
 static int slot_limit(struct source *src, uint64_t rate)
@@ -108,7 +99,7 @@ static const struct source_ops ops = {
 	.limit = slot_limit,
 };
 
-int source_slot_open(struct source_slot *src, const char *ref)
+int source_slot_open_log(struct source_slot *src, const char *ref, uint32_t flags)
 {
 	struct dirtytrack_slot_info info;
 
@@ -120,13 +111,18 @@ int source_slot_open(struct source_slot *src, const char *ref)
 	src->id = info.out_id;
 	memcpy(src->name, info.out_name, sizeof(src->name));
 	src->base.npages = info.out_length / DTRACK_PAGE_SIZE;
-	src->log = open_log(src->slot, ref, DIRTYTRACK_LOG_ALL_SET, 0);
+	src->log = open_log(src->slot, ref, flags, 0);
 	if (src->log < 0) {
 		close(src->slot);
 		return src->log;
 	}
 	src->open = true;
 	return 0;
+}
+
+int source_slot_open(struct source_slot *src, const char *ref)
+{
+	return source_slot_open_log(src, ref, DIRTYTRACK_LOG_ALL_SET);
 }
 
 void source_slot_close(struct source_slot *src)

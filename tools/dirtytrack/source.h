@@ -50,7 +50,7 @@ struct source {
 	uint64_t npages;
 };
 
-/* A slot, and an all-set log of its own. */
+/* A slot, and a log of its own. */
 struct source_slot {
 	struct source base;
 	bool open;
@@ -61,8 +61,10 @@ struct source_slot {
 	char name[DIRTYTRACK_NAME_LEN];
 };
 
-/* 0, or a message and -errno. */
+/* With all pages in the log.  0, or a message and -errno. */
 int source_slot_open(struct source_slot *src, const char *ref);
+/* The same, with flags of LOG_CREATE. */
+int source_slot_open_log(struct source_slot *src, const char *ref, uint32_t flags);
 /* The log ends, too.  Nothing is done when that was done before. */
 void source_slot_close(struct source_slot *src);
 

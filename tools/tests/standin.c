@@ -613,6 +613,119 @@ static int harvest_extents(int fd, struct dirtytrack_harvest_extents *arg)
 	return 0;
 }
 
+#define RELEASE_CALL 1000	/* pages of one release or populate */
+
+/* Where a call about ranges is, and what is left of its pages. */
+struct vector {
+	const struct dirtytrack_range *ranges;
+	uint32_t nr;
+	uint64_t next;
+	uint32_t at;
+	unsigned int left;
+};
+
+/* The next page of the ranges; false when there is none, or none in this call. */
+static bool vector_page(struct vector *v, uint64_t npages, uint64_t *page)
+{
+	const struct dirtytrack_range *r = &v->ranges[v->at];
+
+	if (v->at == v->nr || !v->left || !r->npages || r->first >= npages ||
+	    r->npages > npages - r->first)
+		return false;
+	v->left--;
+	*page = v->next ? v->next : r->first;
+	v->next = *page + 1;
+	if (v->next == r->first + r->npages) {
+		v->at++;
+		v->next = 0;
+	}
+	return true;
+}
+
+static bool has_memory(int slot, uint64_t page)
+{
+	return lseek(slot, page * PAGE, SEEK_DATA) == (off_t)(page * PAGE);
+}
+
+/* Of what is clean in @log, if that is not NULL. */
+static int release_pages(int slot, struct declared *d, struct log *log,
+			 struct dirtytrack_release *arg)
+{
+	struct vector v = { (const void *)(uintptr_t)arg->ranges, arg->nr, 0, 0,
+			    RELEASE_CALL };
+	uint64_t page;
+
+	arg->out_released = 0;
+	arg->out_skipped = 0;
+	arg->out_unmaps = 0;
+	while (vector_page(&v, d->npages, &page)) {
+		if (!has_memory(slot, page))
+			continue;
+		if (log && test_page(log, page, true)) {
+			arg->out_skipped++;
+			continue;
+		}
+		if (fallocate(slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      page * PAGE, PAGE) < 0)
+			abort();
+		atomic_fetch_or(&d->words[page / 64], UINT64_C(1) << page % 64);
+		arg->out_released++;
+		arg->out_unmaps++;
+	}
+	arg->out_nr = v.at;
+	arg->out_next = v.next;
+	return v.at || v.next ? 0 : fail(EINVAL);
+}
+
+static int slot_release(int slot, struct dirtytrack_release *arg)
+{
+	struct declared declared;
+	char path[PATH_MAX];
+	struct stat st;
+	int ret;
+
+	if (!path_of(slot, path) || fstat(slot, &st) < 0)
+		return fail(ENOTTY);
+	declared_open(&declared, path, st.st_size / PAGE);
+	ret = release_pages(slot, &declared, NULL, arg);
+	declared_close(&declared);
+	return ret;
+}
+
+static int log_release_clean(int fd, struct dirtytrack_release *arg)
+{
+	struct log log;
+
+	if (log_attach(fd, &log))
+		return -1;
+	log_collect(&log, 0, log.npages);
+	return release_pages(log.slot, log.declared, &log, arg);
+}
+
+static int slot_populate(int slot, struct dirtytrack_populate *arg)
+{
+	struct vector v = { (const void *)(uintptr_t)arg->ranges, arg->nr, 0, 0,
+			    RELEASE_CALL };
+	static const char zero[PAGE];
+	struct stat st;
+	uint64_t page;
+
+	/* One node, as most machines have. */
+	if (fstat(slot, &st) < 0 || arg->node > 0)
+		return fail(EINVAL);
+	arg->out_pages = 0;
+	while (vector_page(&v, st.st_size / PAGE, &page)) {
+		if (has_memory(slot, page))
+			continue;
+		if (pwrite(slot, zero, PAGE, page * PAGE) != (ssize_t)PAGE)
+			abort();
+		arg->out_pages++;
+	}
+	arg->out_nr = v.at;
+	arg->out_next = v.next;
+	return v.at || v.next ? 0 : fail(EINVAL);
+}
+
 static int log_limit(int fd, struct dirtytrack_limit *arg)
 {
 	char path[PATH_MAX];
@@ -666,6 +779,13 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...)
 		return merge(fd, arg);
 	case DIRTYTRACK_LOG_LIMIT:
 		return log_limit(fd, arg);
+	case DIRTYTRACK_SLOT_RELEASE:
+		return slot_release(fd, arg);
+	case DIRTYTRACK_SLOT_POPULATE:
+		return slot_populate(fd, arg);
+	case DIRTYTRACK_LOG_RELEASE_CLEAN:
+		linger();
+		return log_release_clean(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST:
 		return harvest(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST_EXTENTS:

@@ -79,6 +79,9 @@ usage_errors()
 	exits 2 "'x' is one argument too many" "$cmd" rate vm x &&
 	exits 2 "which slot?" "$cmd" rate &&
 	exits 2 "less than a millisecond" "$cmd" rate vm -i 0 &&
+	exits 2 "which slot?" "$cmd" release &&
+	exits 2 "which pages?" "$cmd" release vm &&
+	exits 2 "'x' is no range of pages" "$cmd" release vm 5 x &&
 	exits 2 "a slot and a target are wanted" "$cmd" copy vm &&
 	exits 2 "how is the guest paused?" "$cmd" copy vm file &&
 	exits 2 "only one of" "$cmd" copy vm file --qmp q --pid 1 &&
@@ -139,6 +142,8 @@ without_module()
 	exits 1 "$hint" "$cmd" info &&
 	exits 1 "$hint" "$cmd" log vm &&
 	exits 1 "$hint" "$cmd" rate vm &&
+	exits 1 "$hint" "$cmd" release vm 0-9 &&
+	exits 1 "$hint" "$cmd" release vm --zero &&
 	exits 1 "$hint" "$cmd" copy vm "$tmp/image" --no-pause &&
 	exits 1 "$hint" "$cmd" backup vm "$tmp/image.qcow2" --no-pause &&
 	[ -z "$(ls "$tmp"/image* 2>/dev/null)" ] &&
@@ -178,7 +183,7 @@ columns_are_in_the_manual()
 {
 	local c column page
 
-	for c in list log rate copy backup migrate replicate; do
+	for c in list log rate release copy backup migrate replicate; do
 		# The rounds of both are those of one engine.
 		page=${c/migrate/copy}
 		for column in $("$cmd" "$c" --help |
@@ -208,7 +213,7 @@ completes()
 		[ "${COMPREPLY[*]}" = --verify ] || exit 1
 		COMP_WORDS=(dirtytrack help r) COMP_CWORD=2
 		_dirtytrack
-		[ "${COMPREPLY[*]}" = "run rate receive replicate" ] || exit 1
+		[ "${COMPREPLY[*]}" = "run rate release receive replicate" ] || exit 1
 		for c in $commands; do
 			COMP_WORDS=(dirtytrack "$c" --) COMP_CWORD=2
 			_dirtytrack
