@@ -13,11 +13,13 @@
 #include "pause-options.h"
 #include "pause.h"
 #include "pipeline.h"
+#include "source-free.h"
 #include "source.h"
 #include "target.h"
 
 static const struct option_desc options[] = {
 	PAUSE_OPTIONS,
+	FREE_OPTIONS,
 	COPY_OPTIONS,
 	{ 0 }
 };
@@ -27,6 +29,7 @@ struct copy_job {
 	const char *target;
 	struct pause_options pause;
 	struct copy_options opts;
+	struct source_free free;
 	struct copy copy;
 };
 
@@ -116,7 +119,9 @@ static int copy_to_target(struct copy_job *job, struct copy_report *report,
 		.progress = copy_progress,
 		.progress_arg = &job->copy,
 	};
-	struct copy_move move = { .src = &src->base };
+	struct copy_move move = {
+		.src = job->free.slot ? &job->free.base : &src->base,
+	};
 	int status = EXIT_FAILED;
 
 	move.dst = open_target(job, src);
@@ -132,6 +137,19 @@ static int copy_to_target(struct copy_job *job, struct copy_report *report,
 	return status;
 }
 
+static int open_source(struct copy_job *job, struct source_slot *src)
+{
+	int ret = source_slot_open(src, job->ref);
+
+	if (ret || !job->opts.free_file)
+		return ret;
+	ret = source_free_open(&job->free, src, job->opts.free_file,
+			       job->opts.free_format);
+	if (ret)
+		source_slot_close(src);
+	return ret;
+}
+
 static int copy_slot(struct copy_job *job, struct copy_report *report)
 {
 	struct source_slot src;
@@ -144,11 +162,12 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 		report_failed(report, EXIT_FAILED);
 		return EXIT_FAILED;
 	}
-	if (source_slot_open(&src, job->ref)) {
+	if (open_source(job, &src)) {
 		report_failed(report, EXIT_FAILED);
 		status = EXIT_FAILED;
 	} else {
 		status = copy_to_target(job, report, &src);
+		source_free_close(&job->free);
 		source_slot_close(&src);
 	}
 	pause_free(job->copy.pause);

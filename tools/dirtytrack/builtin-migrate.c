@@ -32,6 +32,7 @@ static const struct option_desc options[] = {
 	{ OPT_TIMEOUT, "timeout", "SECONDS", "for the rounds" },
 	{ OPT_ON_TIMEOUT, "on-timeout", "WHAT", "cancel or pause; cancel unless given" },
 	{ OPT_DRY_RUN, "dry-run", NULL, "measure and predict, move nothing" },
+	FREE_OPTIONS,
 	COPY_OPTIONS,
 	{ 0 }
 };
@@ -162,6 +163,8 @@ static int run(struct migrate_job *job, struct copy_report *report)
 	interrupt_catch();
 	m->connections = job->opts.connections;
 	m->reconnect = job->opts.reconnect;
+	m->free_file = job->opts.free_file;
+	m->free_format = job->opts.free_format;
 	ret = migrate_open(m, job->qmp);
 	if (!ret) {
 		report_begin(report, NULL, m->uri);

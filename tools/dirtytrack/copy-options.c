@@ -4,6 +4,7 @@
 #include "builtin.h"
 #include "copy-options.h"
 #include "engine.h"
+#include "msg.h"
 
 void copy_options_init(struct copy_options *opts, struct copy *copy)
 {
@@ -37,6 +38,14 @@ int copy_option(struct copy_options *opts, int val, const char *arg)
 	case OPT_PROGRESS:
 		opts->progress = true;
 		return 0;
+	case OPT_FREE:
+		opts->free_file = arg;
+		return 0;
+	case OPT_FREE_FORMAT:
+		if (!range_format_parse(arg, &opts->free_format))
+			return 0;
+		msg_error("--free-format: '%s' is none of text, json and binary", arg);
+		return -1;
 	}
 	return table_option(&opts->table, val, arg) ? 0 : -1;
 }

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "range-list.h"
 #include "table.h"
 
 struct copy;
@@ -15,6 +16,8 @@ struct copy;
  * @connections: to each export of an NBD server
  * @reconnect: seconds for which a lost one is tried again
  * @progress: show it also when not on a terminal
+ * @free_file: ranges of pages that are free, NULL for none; of FREE_OPTIONS
+ * @free_format: of it
  * @table: of the report
  */
 struct copy_options {
@@ -22,6 +25,8 @@ struct copy_options {
 	unsigned int connections;
 	double reconnect;
 	bool progress;
+	const char *free_file;
+	enum range_format free_format;
 	struct table_options table;
 };
 
@@ -32,6 +37,8 @@ enum {
 	OPT_VERIFY,
 	OPT_RECONNECT,
 	OPT_PROGRESS,
+	OPT_FREE,
+	OPT_FREE_FORMAT,
 };
 
 #define COPY_OPTIONS							      \
@@ -44,9 +51,14 @@ enum {
 	{ OPT_PROGRESS, "progress", NULL, "show progress also when not on a terminal" }, \
 	TABLE_OPTIONS
 
+/* Of those that copy once. */
+#define FREE_OPTIONS							      \
+	{ OPT_FREE, "free", "FILE", "ranges of pages that are free and need not be copied" }, \
+	{ OPT_FREE_FORMAT, "free-format", "FORMAT", "of it: text, json or binary" }
+
 /* The defaults, here and in @copy. */
 void copy_options_init(struct copy_options *opts, struct copy *copy);
-/* Take note of option @val, one of COPY_OPTIONS.  0, or a message and -1. */
+/* Take note of option @val, one of COPY_OPTIONS or FREE_OPTIONS.  0, or a message and -1. */
 int copy_option(struct copy_options *opts, int val, const char *arg);
 
 #endif

@@ -181,6 +181,25 @@ static bool guard_settle(struct pause *p)
 
 /* ---- */
 
+/* The pages of one slot are told from those of another by nothing. */
+static int leave_out_free(struct migrate *m)
+{
+	int ret;
+
+	if (!m->free_file)
+		return 0;
+	if (m->copy.nr_moves != 1) {
+		msg_error("--free: the guest has %u slots, and it is of one",
+			  m->copy.nr_moves);
+		return -EINVAL;
+	}
+	ret = source_free_open(&m->free, &m->sources[0], m->free_file,
+			       m->free_format);
+	if (!ret)
+		m->moves[0].src = &m->free.base;
+	return ret;
+}
+
 int migrate_open(struct migrate *m, const char *qmp)
 {
 	unsigned int i;
@@ -211,6 +230,8 @@ int migrate_open(struct migrate *m, const char *qmp)
 			    m->nr_refs, MAX_MOVES);
 	if (!ret)
 		ret = open_sources(m);
+	if (!ret)
+		ret = leave_out_free(m);
 	for (i = 0; i < m->copy.nr_moves && !ret; i++)
 		ret = open_move(m, i);
 	if (!ret && m->handover && !m->copy.dry_run)
@@ -250,6 +271,7 @@ void migrate_close(struct migrate *m)
 		target_close(m->moves[i].dst);
 		source_slot_close(&m->sources[i]);
 	}
+	source_free_close(&m->free);
 	vm_slots_free(&m->slots);
 	vm_state_close(&m->state);
 	handover_close(m->handover);

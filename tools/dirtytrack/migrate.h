@@ -5,6 +5,7 @@
 
 #include "engine.h"
 #include "limiter.h"
+#include "source-free.h"
 #include "source.h"
 #include "vm-slots.h"
 #include "vm-state.h"
@@ -23,6 +24,8 @@ struct handover;
  * @bandwidth: bytes a second; 0 for any
  * @reconnect: as of the pipelines
  * @connections: to each export
+ * @free_file: ranges of pages that are free, NULL for none
+ * @free_format: of it
  * @copy: limits and reporting are set by the caller
  *
  * The others are between migrate_open() and migrate_close().
@@ -36,11 +39,14 @@ struct migrate {
 	uint64_t bandwidth;
 	double reconnect;
 	unsigned int connections;
+	const char *free_file;
+	enum range_format free_format;
 	struct copy copy;
 
 	struct limiter limiter;
 	struct handover *handover;	/* NULL in a dry run to nothing */
 	struct source_slot sources[MAX_MOVES];
+	struct source_free free;	/* of the first */
 	struct copy_move moves[MAX_MOVES];
 	struct vm_slots slots;
 	struct vm_state state;

@@ -302,6 +302,31 @@ case_dry_run()
 	ends 0 && guest_is here && [ "$(grep -c stands src.log)" = 0 ]
 }
 
+# A log for what is to be sent, and one for what is written while hints are made.
+waits_for_hints()
+{
+	[ "$(grep -c "FLOCK .* WRITE $tool " /proc/locks)" = 2 ]
+}
+
+# What is said to be free is left out; but not what the guest has written meanwhile, which
+# are all pages of which it is said, in vain, that they are free.
+case_free()
+{
+	local receiver=$uri
+
+	start --rate 20000 --hot 1500 -- -- && there=$(receiver_child standin-qemu) || return 1
+	echo 2000-2999 >free
+	uri=null:
+	migrate --dry-run --free free
+	ends 0 && grep -q '1000 pages are free and left out; 0 were written' err &&
+		[ "$(awk '$1 == 1 { print $2 <= 6144 - 1000 }' out)" = 1 ] || return 1
+	uri=$receiver
+	mkfifo hints
+	migrate --free hints --verify
+	await "$tool" waits_for_hints && sleep 2 && echo 100-1499 >hints && ends 0 &&
+		guest_is there && grep -q ' 0 pages are free and left out; 1400 were written' err
+}
+
 # Moved, and moved again.
 case_again()
 {
@@ -567,7 +592,7 @@ case_killed()
 cases=(
 	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
 	beside_others does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
-	bandwidth dry_run
+	bandwidth dry_run free
 	filter_log filter_log_busy filter_log_reconnect filter_rate_reconnect filter_delay
 	filter_rate filter_retry filter_exitlast
 	"filter_error pwrite ENOSPC rounds No.space.left" "filter_error pwrite EIO pause ."
