@@ -50,7 +50,7 @@ works()
 	return $result
 }
 
-plan $((${#trackers[@]} + 5))
+plan $((${#trackers[@]} + 6))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -67,5 +67,6 @@ check "control: so it is while harvests go back to back" ended_with 3
 check "walks of a bitmap" works "$build/tools/bench-bitmap" -s 4 -r 1
 [ -e /sys/module/dirtytrack ] || insmod "$DIRTYTRACK_KO"
 check "syncs that are not aligned" works "$build/tools/bench-sync" -n 512 -r 1
+check "releases of 7/8" works "$build/tools/bench-release" -n 512 -r 1
 check "harvests by xchg and with SRCU" works "$build/tools/bench-latency" -m "$srcu" -r 1
 finish
