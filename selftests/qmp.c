@@ -2,8 +2,9 @@
 /*
  * One command to a QEMU monitor, for scripts
  *
- *     qmp SOCKET COMMAND
+ *     qmp SOCKET COMMAND [ARGUMENTS]
  *
+ * ARGUMENTS are a JSON object.
  * Prints the answer.  Fails if there is none, or if it is an error.
  */
 #include "qmp.h"
@@ -13,8 +14,8 @@ int main(int argc, char **argv)
 	char answer[QMP_LINE];
 	FILE *monitor;
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: qmp SOCKET COMMAND\n");
+	if (argc != 3 && argc != 4) {
+		fprintf(stderr, "usage: qmp SOCKET COMMAND [ARGUMENTS]\n");
 		return 2;
 	}
 	monitor = qmp_open(argv[1]);
@@ -22,7 +23,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "qmp: %s: %s\n", argv[1], strerror(errno));
 		return 1;
 	}
-	if (qmp_ask(monitor, argv[2], answer)) {
+	if (qmp_ask_with(monitor, argv[2], argc == 4 ? argv[3] : "{}", answer)) {
 		fprintf(stderr, "qmp: %s: %s\n", argv[2], strerror(errno));
 		fclose(monitor);
 		return 1;

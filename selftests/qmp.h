@@ -34,12 +34,19 @@ static inline int qmp_wait(FILE *monitor, const char *what, char line[QMP_LINE])
 }
 
 /* Lines before the answer are events. */
-static inline int qmp_ask(FILE *monitor, const char *command, char line[QMP_LINE])
+static inline int qmp_ask_with(FILE *monitor, const char *command, const char *arguments,
+			       char line[QMP_LINE])
 {
 	/* Past the stream, which cannot turn from reading to writing on a socket. */
-	if (dprintf(fileno(monitor), "{\"execute\": \"%s\"}\n", command) < 0)
+	if (dprintf(fileno(monitor), "{\"execute\": \"%s\", \"arguments\": %s}\n", command,
+		    arguments) < 0)
 		return -1;
 	return qmp_wait(monitor, "\"return\"", line);
+}
+
+static inline int qmp_ask(FILE *monitor, const char *command, char line[QMP_LINE])
+{
+	return qmp_ask_with(monitor, command, "{}", line);
 }
 
 static inline int qmp_command(FILE *monitor, const char *command)

@@ -409,9 +409,12 @@ void range_list_sort(struct range_list *list)
 int range_list_check(const struct range_list *list, uint64_t npages,
 		     const char *ref)
 {
-	const struct dirtytrack_range *r = list->ranges + list->nr - 1;
+	const struct dirtytrack_range *r;
 
-	if (!list->nr || r->first + r->npages <= npages)
+	if (!list->nr)
+		return 0;
+	r = &list->ranges[list->nr - 1];
+	if (r->first + r->npages <= npages)
 		return 0;
 	msg_error("slot %s: it has %" PRIu64 " pages, and a range ends with page %" PRIu64,
 		  ref, npages, (uint64_t)(r->first + r->npages - 1));

@@ -1,0 +1,277 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Memory that a guest gives up goes back to the host, with an unmodified QEMU and a stock
+# Debian kernel in slots: by virtio-balloon, by free page reporting, and by virtio-mem.
+# The guest checks its own memory, see tools/demo/workload.c.
+
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=selftests/ktap.sh
+. "$here/ktap.sh"
+
+dirtytrack=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
+built=${OUTPUT:-$here/../build/selftests}
+demo=$here/../tools/demo
+export DIRTYTRACK=$dirtytrack
+export GUEST=${GUEST:-$here/../build/demo}
+
+# ram MIB: of the next guest.
+ram()
+{
+	export RAM_MIB=$1
+	pages=$((RAM_MIB * 256))
+	# What the host has may differ by so much from what the guest left: 1 %.
+	slack=$((pages / 100))
+}
+
+# MiB and pages a second.
+export WORKLOAD="24 500"
+spare=96
+
+[ -e /dev/kvm ] || modprobe -q kvm-amd || modprobe -q kvm-intel || :
+[ -e /dev/kvm ] || skip_all "there is no /dev/kvm"
+[ -c /dev/dirtytrack ] || bail_out "there is no /dev/dirtytrack: is the module loaded?"
+for file in "$dirtytrack" "$built/qmp"; do
+	[ -x "$file" ] || bail_out "there is no $file: build tools and selftests first"
+done
+[ -s "$GUEST/vmlinux" ] || bail_out "there is no guest in $GUEST: run tools/demo/build-guest"
+command -v jq >/dev/null || bail_out "jq is not installed"
+
+dir=$(mktemp -d)
+cd "$dir"
+vm=
+clean_up()
+{
+	stop_guest
+	rm -rf "$dir"
+}
+trap clean_up EXIT
+
+# ---- the guest ----
+
+# boots QEMU-OPTION...
+boots()
+{
+	"$demo/start-guest" "$dir" "$@" >vm.out 2>&1 &
+	vm=$!
+	wait_for 150 has_begun && has_ticked 2
+}
+
+# It works, or has ended.
+has_begun()
+{
+	! kill -0 "$vm" 2>/dev/null || has_ticked 2
+}
+
+stop_guest()
+{
+	[ -n "$vm" ] || return 0
+	kill "$vm" 2>/dev/null || :
+	wait "$vm" 2>/dev/null || :
+	vm=
+	rm -f console
+}
+
+# field N of the guest's last tick: 2 is its number, 8 bad pages
+tick()
+{
+	{ tr -d '\r' <console | grep '^tick .* bad [0-9]*$' || echo "tick 0 pages 0 checked 0 bad 0"; } |
+		tail -n 1 | cut -d ' ' -f "$1"
+}
+
+has_ticked()
+{
+	kill -0 "$vm" && [ -e console ] && [ "$(tick 2)" -ge "$1" ]
+}
+
+# It goes on working, and no page is bad.
+is_well()
+{
+	wait_for 60 has_ticked $(($(tick 2) + 3)) && [ "$(tick 8)" = 0 ] &&
+		! grep -q 'spare memory is bad' console
+}
+
+# ask COMMAND ARGUMENTS FILTER: what the filter makes of QEMU's answer.
+ask()
+{
+	"$built/qmp" qmp2 "$1" "$2" | jq "$3"
+}
+
+# ---- memory ----
+
+# resident SLOT: its pages that have memory.
+resident()
+{
+	echo $(($("$dirtytrack" info "$1" --json | jq .resident) / 4096))
+}
+
+# is_near SLOT PAGES
+is_near()
+{
+	local now
+
+	now=$(resident "$1")
+	[ "$now" -ge $(($2 - slack)) ] && [ "$now" -le $(($2 + slack)) ]
+}
+
+# near SLOT PAGES: soon, and says what it was.
+near()
+{
+	local status=0
+
+	wait_for 30 is_near "$1" "$2" || status=1
+	note "slot $1 has $(resident "$1") pages, wanted are $2"
+	return "$status"
+}
+
+# populate SLOT SIZE: so that it is known what there is.
+populate()
+{
+	"$dirtytrack" release "$1" --populate "0+$2" --json >populate.out &&
+		[ "$(jq '.after / 4096' populate.out)" = "$(resident "$1")" ]
+}
+
+full()
+{
+	populate ram "${RAM_MIB}M" && [ "$(resident ram)" = "$pages" ]
+}
+
+# ---- virtio-balloon ----
+
+balloon_is()
+{
+	[ "$(ask query-balloon '{}' .return.actual)" = "$1" ]
+}
+
+# balloon MIB: what is to be left to the guest.
+balloon()
+{
+	local bytes=$(($1 << 20))
+
+	ask balloon "{\"value\": $bytes}" .return >/dev/null && wait_for 60 balloon_is "$bytes"
+}
+
+inflates()
+{
+	balloon "$1" && near ram $(($1 * 256))
+}
+
+# Deflating is a promise: memory comes when the guest touches it, or somebody asks.
+deflates()
+{
+	local before
+
+	before=$(resident ram)
+	balloon "$RAM_MIB" && [ "$(resident ram)" -ge $((before - slack)) ] && full
+}
+
+# Data in the first round is from pages that have memory. What was given back lately may be
+# in it, too, but as holes.
+copies_what_is_there()
+{
+	local before sent
+
+	before=$(resident ram)
+	within 100 "$dirtytrack" copy --qmp qmp --verify --json ram image >copy.out 2>copy.err ||
+		{ note "$(cat copy.err)"; return 1; }
+	sent=$(jq -s 'map(select(.event == "round")) | .[0].written / 4096' copy.out)
+	note "$before pages have memory, $(resident ram) after the copy, whose first round sent $sent"
+	[ "$sent" -gt 0 ] && [ "$sent" -le $((before + slack)) ] && [ "$(stat -c %b image)" -le $((before * 8)) ] &&
+		is_near ram "$before"
+}
+
+# ---- free page reporting ----
+
+used()
+{
+	grep -c 'used spare memory' console || :
+}
+
+# From when the guest frees its spare memory until it has used it again, and frees it:
+# $low and $high are the pages that had memory.
+watch_spare()
+{
+	local now seen
+
+	seen=$(used)
+	high=0 low=$pages
+	while [ "$(used)" = "$seen" ] && [ $SECONDS -lt "$1" ]; do
+		now=$(resident ram)
+		[ "$now" -le "$high" ] || high=$now
+		[ "$now" -ge "$low" ] || low=$now
+		sleep 0.5
+	done
+	note "$low to $high pages of $pages, for a guest that uses $((spare * 256)) more at times"
+	[ "$(used)" != "$seen" ]
+}
+
+# Runs of 2 MiB are reported, and not all that was freed is in one: within 2 %, it has the same
+# each time.
+follows_spare()
+{
+	local end=$((SECONDS + 120 * ${DIRTYTRACK_SLOW:-1})) low high least
+
+	wait_for 60 eval '[ "$(used)" -ge 1 ]' && watch_spare "$end" || return 1
+	least=$low
+	watch_spare "$end" && [ $((high - low)) -ge $((spare * 256 * 3 / 4)) ] &&
+		[ "$low" -ge $((least - 2 * slack)) ] && [ "$low" -le $((least + 2 * slack)) ]
+}
+
+# ---- virtio-mem ----
+
+hot_is()
+{
+	[ "$(ask qom-get '{"path": "vmem", "property": "size"}' .return)" = "$1" ]
+}
+
+hot()
+{
+	ask qom-set "{\"path\": \"vmem\", \"property\": \"requested-size\", \"value\": $1}" \
+		.return >/dev/null && wait_for 60 hot_is "$1"
+}
+
+plugs()
+{
+	hot $((64 << 20)) && populate hot 64M && near hot $((64 * 256))
+}
+
+unplugs()
+{
+	hot 0 && near hot 0
+}
+
+plan 14
+ram 160
+export KERNEL_OPTIONS="devices=1"
+check "a guest with a balloon boots" boots -device virtio-balloon-pci
+[ "$ktap_failed" = 0 ] ||
+	bail_out "no guest: $(cat vm.out; tail -n 5 console 2>/dev/null)"
+check "all of its memory is there" full
+check "inflated by 40 MiB: the host has as much more, within 1 %" inflates $((RAM_MIB - 40))
+check "the guest is well" is_well
+check "a copy is of what is there, and gives no memory" copies_what_is_there
+check "deflated: memory comes back" deflates
+check "inflated again, by 24 MiB" inflates $((RAM_MIB - 24))
+check "the guest is well" is_well
+stop_guest
+
+# With memory that can be plugged, its kernel keeps 64 MiB for devices of 32 bits; and it
+# reports what is free only while that is more than 64 MiB.
+ram 384
+export KERNEL_OPTIONS="devices=1 spare=$spare memhp_default_state=online_movable loglevel=7"
+export SLOTS="hot=256M"
+export MEMORY=${RAM_MIB}M,slots=1,maxmem=1G
+check "a guest that reports free pages boots" boots \
+	-device virtio-balloon-pci,free-page-reporting=on \
+	-object "memory-backend-file,id=hot,share=on,size=256M,mem-path={hot}" \
+	-device virtio-mem-pci,id=vmem,memdev=hot
+has_ticked 2 ||
+	bail_out "no guest: $(cat vm.out; tail -n 25 console 2>/dev/null)"
+check "what it frees goes back to the host, and what it uses comes" follows_spare
+check "virtio-mem: 64 MiB are plugged" plugs
+check "the guest is well" is_well
+check "they are unplugged, and go back to the host, within 1 %" unplugs
+check "the guest is well" is_well
+[ "$ktap_failed" = 0 ] || note "$(cat vm.out; tr -d '\r' <console | tail -n 30)"
+finish
