@@ -182,6 +182,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
  * struct dt_log - one consumer's view of a slot
  * @slot: the slot; the log holds a reference to its inode
  * @id: number of the log in its slot, from 1; 0 before it is in the list
+ * @may_release: it may release what is clean in it
  * @charged: bytes charged for it
  * @node: in the slot's list, under its lock
  * @bitmap: dirty pages; collects of any log of the slot set bits, harvests of
@@ -201,6 +202,7 @@ static inline struct dt_slot *dt_file_slot(struct file *file)
 struct dt_log {
 	struct dt_slot *slot;
 	u32 id;
+	bool may_release;
 	u64 charged;
 	struct list_head node;
 	struct dt_bitmap bitmap;
@@ -319,7 +321,7 @@ int dt_collect_select(struct dt_slot *slot, u64 group, const u64 *select);
 int dt_collect_all(struct dt_slot *slot);
 
 /* log.c */
-struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries);
+struct file *dt_log_create(struct dt_slot *slot, u32 flags, u32 ring_entries);
 void dt_log_info(struct dt_log *log, struct dirtytrack_log_info *info);
 struct dt_log *dt_file_log(struct file *file);
 u64 dt_log_pending(struct dt_log *log);

@@ -257,7 +257,7 @@ static int dt_log_fill(struct dt_log *log)
 /**
  * dt_log_create - start a log
  * @slot: the slot
- * @all_set: start with every page that has memory, instead of none
+ * @flags: as in the uapi header
  * @ring_entries: size of its ring, 0 for none
  *
  * A clean start collects what was written so far for the logs that exist, and
@@ -266,8 +266,9 @@ static int dt_log_fill(struct dt_log *log)
  *
  * Return: a file of the log; EINVAL (size of the ring), ENOSPC, EINTR, ENOMEM.
  */
-struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries)
+struct file *dt_log_create(struct dt_slot *slot, u32 flags, u32 ring_entries)
 {
+	bool all_set = flags & DIRTYTRACK_LOG_ALL_SET;
 	struct dt_log *log;
 	struct file *file;
 	int err;
@@ -279,6 +280,7 @@ struct file *dt_log_create(struct dt_slot *slot, bool all_set, u32 ring_entries)
 	log = dt_log_alloc(slot, ring_entries);
 	if (IS_ERR(log))
 		return ERR_CAST(log);
+	log->may_release = flags & DIRTYTRACK_LOG_MAY_RELEASE;
 	file = anon_inode_getfile("[dirtytrack-log]", &dt_log_fops, log,
 				  O_RDWR | O_CLOEXEC);
 	if (IS_ERR(file)) {

@@ -181,8 +181,7 @@ static int dt_ioctl_log_create(struct file *on, union dt_arg *arg, struct file *
 	/* A log slows writers down: it is for who may write. */
 	if (!(on->f_mode & FMODE_WRITE))
 		return -EBADF;
-	*file = dt_log_create(dt_file_slot(on), create->flags & DIRTYTRACK_LOG_ALL_SET,
-			      create->ring_entries);
+	*file = dt_log_create(dt_file_slot(on), create->flags, create->ring_entries);
 	return PTR_ERR_OR_ZERO(*file);
 }
 
@@ -207,7 +206,7 @@ static const struct dt_ioctl dt_slot_ioctls[] = {
 		 dt_ioctl_slot_info),
 	DT_IOCTL(DIRTYTRACK_LOG_CREATE, dirtytrack_log_create, ring_entries,
 		 dt_ioctl_log_create,
-		 .flags = DIRTYTRACK_LOG_ALL_SET,
+		 .flags = DIRTYTRACK_LOG_ALL_SET | DIRTYTRACK_LOG_MAY_RELEASE,
 		 .out_fd = offsetof(struct dirtytrack_log_create, out_fd)),
 	DT_IOCTL(DIRTYTRACK_SLOT_RELEASE, dirtytrack_release, out_unmaps,
 		 dt_ioctl_release),
@@ -273,6 +272,8 @@ static int dt_ioctl_release_clean(struct file *on, union dt_arg *arg,
 {
 	struct dt_log *log = dt_file_log(on);
 
+	if (!log->may_release)
+		return -EPERM;
 	return dt_release_ranges(log->slot, log, &arg->release);
 }
 

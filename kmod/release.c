@@ -354,6 +354,7 @@ int dt_populate_ranges(struct dt_slot *slot, struct dirtytrack_populate *arg)
 	int node = arg->node == DIRTYTRACK_NODE_ANY ? NUMA_NO_NODE : arg->node;
 	struct dt_ranges ranges;
 	u64 pages = 0;
+	u32 words = 0;
 	int err;
 
 	if (node != NUMA_NO_NODE &&
@@ -364,9 +365,8 @@ int dt_populate_ranges(struct dt_slot *slot, struct dirtytrack_populate *arg)
 		return err;
 	while ((err = dt_ranges_more(&ranges)) > 0) {
 		err = dt_populate_word(slot, &ranges.next, ranges.end, node, &pages);
-		if (err || pages >= DT_RELEASE_CHUNKS * DT_CHUNK_PAGES)
-			break;
-		if (signal_pending(current))
+		if (err || ++words == DT_RELEASE_CHUNKS * DT_CHUNK_WORDS ||
+		    signal_pending(current))
 			break;
 	}
 	arg->out_pages = pages;

@@ -469,7 +469,8 @@ static int consumer_log_open(struct consumer *c)
 	if (c->spec.ring_at_times && c->ring.nr)
 		entries = 0;
 	c->ring = (struct ring){ .log = -1 };
-	if (_test_log_create_ring(c->slot, c->spec.flags, entries, &c->log))
+	if (_test_log_create_ring(c->slot, c->spec.flags | DIRTYTRACK_LOG_MAY_RELEASE, entries,
+				  &c->log))
 		return -1;
 	c->limited = !c->limited && c->spec.limit;
 	if (c->limited && dt_ioctl(c->log, DIRTYTRACK_LOG_LIMIT, &limit))

@@ -143,7 +143,7 @@ static void subject_open(struct __test_metadata *_metadata, struct subject *s)
 		      -1, 0);
 	ASSERT_NE(MAP_FAILED, s->mem);
 	map_anew(_metadata, s);
-	s->log = test_log_create(s->slot, 0);
+	s->log = test_log_create(s->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	s->second = test_log_create(s->slot, 0);
 }
 

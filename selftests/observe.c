@@ -378,7 +378,7 @@ TEST_F(trace, release_ranges)
 	struct dirtytrack_release arg;
 	__u32 id;
 	int slot = test_slot_create(self->dev, NULL, 1024 * PAGE_SIZE, &id);
-	int log = test_log_create(slot, 0);
+	int log = test_log_create(slot, DIRTYTRACK_LOG_MAY_RELEASE);
 
 	ASSERT_EQ(0, fallocate(slot, 0, 0, 1024 * PAGE_SIZE));
 	ASSERT_EQ(0, _test_release(slot, DIRTYTRACK_SLOT_RELEASE, ranges, 3, &arg));

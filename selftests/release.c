@@ -378,7 +378,7 @@ FIXTURE_SETUP(ranges)
 	self->map = test_map(self->slot, 0, NPAGES);
 	for (__u64 n = 0; variant->cmd != DIRTYTRACK_SLOT_POPULATE && n < NPAGES; n++)
 		page_fill(page_at(self->map, n), n);
-	self->log = test_log_create(self->slot, 0);
+	self->log = test_log_create(self->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	self->fd = variant->cmd == DIRTYTRACK_LOG_RELEASE_CLEAN ? self->log : self->slot;
 	self->guarded = guarded_alloc(1);
 }

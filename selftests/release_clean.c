@@ -419,6 +419,27 @@ TEST_F(clean, not_what_was_merged)
 	check(t);
 }
 
+/* Who was only given a log can watch, and slow writers down. */
+TEST_F(clean, not_by_a_log_that_may_not)
+{
+	struct tracked *t = &self->t;
+	struct dirtytrack_range range = { 0, NPAGES };
+	int others[] = {
+		test_log_create(t->slot, 0),
+		test_log_create(t->slot, DIRTYTRACK_LOG_ALL_SET),
+	};
+	struct dirtytrack_release arg;
+
+	fill_slot(_metadata, t);
+	for (int i = 0; i < 2; i++) {
+		EXPECT_ERRNO(EPERM, _test_release(others[i], CLEAN, &range, 1, &arg));
+		close(others[i]);
+	}
+	EXPECT_EQ(NPAGES, test_resident(t->slot));
+	clean(t);
+	check(t);
+}
+
 /* A peek is no harvest. */
 TEST_F(clean, not_what_was_peeked)
 {
@@ -437,7 +458,7 @@ TEST_F(clean, not_what_was_peeked)
 TEST_F(clean, not_what_another_log_reported)
 {
 	struct tracked *t = &self->t;
-	int other = test_log_create(t->slot, 0);
+	int other = test_log_create(t->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	__u64 got[bitmap_words(NPAGES)];
 
 	fill_slot(_metadata, t);
@@ -457,7 +478,7 @@ TEST_F(clean, what_is_dirty_by_another_log)
 {
 	struct tracked *t = &self->t;
 	__u64 *holes = bitmap_alloc(NPAGES), *data = bitmap_alloc(NPAGES);
-	int other = test_log_create(t->slot, 0);
+	int other = test_log_create(t->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 
 	fill_slot(_metadata, t);
 	put(t, 9);
@@ -480,7 +501,7 @@ TEST_F(clean, nothing_of_a_log_that_starts_full)
 	int all;
 
 	fill_slot(_metadata, t);
-	all = test_log_create(t->slot, DIRTYTRACK_LOG_ALL_SET);
+	all = test_log_create(t->slot, DIRTYTRACK_LOG_ALL_SET | DIRTYTRACK_LOG_MAY_RELEASE);
 	done = test_release_range(all, CLEAN, 0, NPAGES);
 	EXPECT_EQ(0, done.pages);
 	EXPECT_EQ(NPAGES, done.skipped);
@@ -637,7 +658,7 @@ TEST(waits_for_a_harvest)
 
 TEST(by_the_log_alone)
 {
-	int slot = test_new_slot(NPAGES), log = test_log_create(slot, 0);
+	int slot = test_new_slot(NPAGES), log = test_log_create(slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	struct dirtytrack_range range = { 0, NPAGES };
 	__u64 got[bitmap_words(NPAGES)];
 	struct done done = { };

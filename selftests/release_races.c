@@ -169,7 +169,7 @@ FIXTURE_TEARDOWN(release_races)
 /* Nobody writes any more: a log that starts now has nothing, and so all is clean. */
 static __u64 release_rest(struct __test_metadata *_metadata, int slot, __u64 npages)
 {
-	int log = test_log_create(slot, 0);
+	int log = test_log_create(slot, DIRTYTRACK_LOG_MAY_RELEASE);
 
 	/* Someone may hold a page yet, who is on his way out. */
 	test_release_range(log, DIRTYTRACK_LOG_RELEASE_CLEAN, 0, npages);

@@ -106,9 +106,9 @@ static inline void tracked_open(struct __test_metadata *_metadata,
 			ASSERT_EQ(sizeof(value), pwrite(t->slot, &value, sizeof(value),
 							n << DIRTYTRACK_PAGE_SHIFT));
 	}
-	t->log = test_log_create(t->slot, 0);
+	t->log = test_log_create(t->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	if (start != START_RINGED) {
-		t->late = test_log_create(t->slot, 0);
+		t->late = test_log_create(t->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 		return;
 	}
 	ring_open(&t->ring, t->slot, TRACKED_RING);

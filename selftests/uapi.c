@@ -211,6 +211,7 @@ static_assert(DIRTYTRACK_STRATEGY_WP == 1 && DIRTYTRACK_STRATEGY_ZAP == 2,
 static_assert(DIRTYTRACK_STATE_DATA == 1 && DIRTYTRACK_STATE_HOLE == 2,
 	      "enum dirtytrack_state");
 static_assert(DIRTYTRACK_OPEN_BY_NAME == 1 && DIRTYTRACK_LOG_ALL_SET == 1 &&
+	      DIRTYTRACK_LOG_MAY_RELEASE == 2 &&
 	      DIRTYTRACK_HARVEST_PEEK == 1, "flags");
 static_assert(DIRTYTRACK_FEATURE_RING == 1 && DIRTYTRACK_FEATURE_LIMIT == 2 &&
 	      DIRTYTRACK_FEATURE_RELEASE == 4, "features");
@@ -252,7 +253,7 @@ static void objects_open(struct __test_metadata *_metadata, struct objects *o)
 {
 	o->dev = test_device();
 	o->slot = test_slot_create(o->dev, NULL, NPAGES * PAGE_SIZE, &o->id);
-	o->log = test_log_create(o->slot, 0);
+	o->log = test_log_create(o->slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	o->map = test_map(o->slot, 0, NPAGES);
 	for (int i = 0; i < NDIRTY; i++)
 		page_write(o->map, dirty_pages[i], 1);
@@ -351,7 +352,7 @@ FIXTURE_VARIANT_ADD(each, slot_info) {
 
 FIXTURE_VARIANT_ADD(each, log_create) {
 	.cmd = DIRTYTRACK_LOG_CREATE, .object = SLOT,
-	.flags = DIRTYTRACK_LOG_ALL_SET,
+	.flags = DIRTYTRACK_LOG_ALL_SET | DIRTYTRACK_LOG_MAY_RELEASE,
 };
 
 FIXTURE_VARIANT_ADD(each, log_info) {

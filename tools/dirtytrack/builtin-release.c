@@ -266,7 +266,7 @@ static int do_zero(struct release_job *job)
 	unsigned int looks = 1;
 	int ret;
 
-	ret = open_source(job, DIRTYTRACK_LOG_ALL_SET);
+	ret = open_source(job, DIRTYTRACK_LOG_ALL_SET | DIRTYTRACK_LOG_MAY_RELEASE);
 	if (ret)
 		return ret;
 	ret = look(job);

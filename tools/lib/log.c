@@ -11,7 +11,7 @@
 /**
  * dtrack_log_create_ring - start a log that has a ring
  * @slot: fd of the slot, open for writing
- * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
+ * @flags: DIRTYTRACK_LOG_ALL_SET, DIRTYTRACK_LOG_MAY_RELEASE, both or none
  * @entries: length of the ring, a power of two; 0 for a log without one
  *
  * Return: fd of the log, close-on-exec, or -errno as listed at
@@ -34,7 +34,7 @@ int dtrack_log_create_ring(int slot, uint32_t flags, uint32_t entries)
 /**
  * dtrack_log_create - start a log
  * @slot: fd of the slot, open for writing
- * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
+ * @flags: DIRTYTRACK_LOG_ALL_SET, DIRTYTRACK_LOG_MAY_RELEASE, both or none
  *
  * Return: as dtrack_log_create_ring().
  */

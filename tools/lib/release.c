@@ -65,7 +65,7 @@ int dtrack_release(int slot, const struct dirtytrack_range *ranges, uint32_t nr,
 
 /**
  * dtrack_release_clean - release pages that a log has reported and that are clean in it
- * @log: fd of the log
+ * @log: fd of the log, made with DIRTYTRACK_LOG_MAY_RELEASE (else EPERM)
  * @ranges: the pages, in any order, ascending being fastest
  * @nr: how many ranges
  * @done: how far it is, all 0 at the beginning

@@ -276,11 +276,13 @@ struct dirtytrack_slot_info {
 
 /* Every resident page is in the log from the start. */
 #define DIRTYTRACK_LOG_ALL_SET (1U << 0)
+/* Who has an fd of the log may release pages of the slot: LOG_RELEASE_CLEAN. */
+#define DIRTYTRACK_LOG_MAY_RELEASE (1U << 1)
 
 /**
  * struct dirtytrack_log_create - argument of DIRTYTRACK_LOG_CREATE, on a slot fd
  * @size: sizeof(struct dirtytrack_log_create)
- * @flags: 0 or DIRTYTRACK_LOG_ALL_SET
+ * @flags: DIRTYTRACK_LOG_ALL_SET and DIRTYTRACK_LOG_MAY_RELEASE, or none of them
  * @out_fd: fd of the log, close-on-exec
  * @ring_entries: entries of the log's ring, a power of two from
  *	DIRTYTRACK_RING_MIN_ENTRIES to out_max_ring_entries; 0 for no ring
@@ -291,6 +293,10 @@ struct dirtytrack_slot_info {
  * memory (and may have some that lost it lately, as holes), and nothing is protected
  * before the first harvest.  The log ends with
  * the last reference to its file, however that goes away.
+ *
+ * Its fd can be given to others, who then can learn what is written and slow writers
+ * down.  They can change the content of the slot only if the log was made with
+ * DIRTYTRACK_LOG_MAY_RELEASE.
  *
  * Errors: EBADF (the slot fd is not open for writing), EINVAL (@ring_entries), ENOSPC
  * (as many logs as the slot may have, or no memory left of out_max_memory), EINTR.
@@ -321,7 +327,8 @@ struct dirtytrack_log_create {
  * ring whenever the page becomes writable (before the write that caused it is
  * done), when the kernel writes to it or it is released, and when a collect has to
  * leave it writable.  So it may be there several times, or for a page that was
- * harvested meanwhile.  What MERGE puts back is not in it. ::
+ * harvested meanwhile.  What MERGE puts back is not in it, nor what LOG_RELEASE_CLEAN
+ * skips. ::
  *
  *       kernel                                consumer
  *
@@ -624,12 +631,12 @@ struct dirtytrack_ranges {
  * the same for one range.  Pages that lie between those that are released may be taken
  * out of mappings, too, and come back with a fault.
  *
- * LOG_RELEASE_CLEAN releases pages of the log's slot that were not written since the log
- * reported them, or since it started, if it started clean: what it would report if it were
- * harvested now, keeps its memory.  Nobody can write to a page between the look at it
- * and its release.  Skipped also are pages that someone holds a reference to, as he may
- * be writing (see the guarantee): every page that is skipped is reported by the next
- * harvest that gets to it.  A caller who harvests, looks at pages, and then has them
+ * LOG_RELEASE_CLEAN, of a log made with DIRTYTRACK_LOG_MAY_RELEASE, releases pages of the
+ * log's slot that were not written since the log reported them, or since it started, if it
+ * started clean: what it would report if it were harvested now, keeps its memory.
+ * Nobody can write to a page between the look at it and its release.  Skipped also are
+ * pages that someone holds a reference to, as he may be writing (see the guarantee):
+ * every page that is skipped is reported by the next harvest that gets to it.  A caller who harvests, looks at pages, and then has them
  * released by this call loses no write that he has not seen.
  *
  * The work of one call is bounded: it may stop early, also for a signal after some
@@ -637,8 +644,9 @@ struct dirtytrack_ranges {
  * beginning at @out_next if that is not 0.  A range that is not valid ends the
  * call: with an error if it is the first.
  *
- * Errors: EBADF (the slot fd is not open for writing), EINVAL (range outside the slot or
- * empty, @ranges unaligned, @nr 0), EOVERFLOW, EFAULT, EINTR.
+ * Errors: EBADF (the slot fd is not open for writing), EPERM (the log was made without
+ * DIRTYTRACK_LOG_MAY_RELEASE), EINVAL (range outside the slot or empty, @ranges unaligned,
+ * @nr 0), EOVERFLOW, EFAULT, EINTR.
  */
 struct dirtytrack_release {
 	__u32 size;
