@@ -176,7 +176,7 @@ trimmer_runs()
 	env --default-signal=INT "$dirtytrack" release vm --zero --watch 0.05 --json \
 		>trim.out 2>trim.err &
 	trimmer=$!
-	wait_for 120 eval '[ "$(wc -l <trim.out)" -ge 40 ]'
+	wait_for 120 eval '[ "$(wc -l <trim.out)" -ge 20 ]'
 }
 
 trimmer_ends()
@@ -189,7 +189,7 @@ trimmer_ends()
 
 trimmed_much()
 {
-	[ "$(jq -s 'map(.released) | add / 4096' trim.out)" -gt 200 ] &&
+	[ "$(jq -s 'map(.released) | add / 4096' trim.out)" -gt 100 ] &&
 		[ "$(jq -s 'map(.looked) | add' trim.out)" -gt 0 ]
 }
 
@@ -226,7 +226,7 @@ check "zero pages are released" trims
 check "a copy gives no memory to what was released" copies_no_memory_into_being
 check "the slot ends" ends
 check "a program writes, half of it zeros" writer_starts
-check "its zero pages are taken away meanwhile, 40 times" trimmer_runs
+check "its zero pages are taken away meanwhile, 20 times" trimmer_runs
 check "Ctrl-C ends that" trimmer_ends
 check "there were many" trimmed_much
 check "no write was lost, and all zero pages are gone" writer_ends

@@ -260,6 +260,7 @@ static void collect(struct declared *d, uint64_t first, uint64_t npages)
 /* A log is the bitmap file; it finds its slot by its name. */
 struct log {
 	ino_t id;
+	bool may_release;
 	_Atomic uint64_t *words;
 	uint64_t npages;
 	int slot;
@@ -285,6 +286,7 @@ static int log_find(int fd, struct log *log)
 			return 0;
 		}
 	log->id = st.st_ino;
+	log->may_release = false;
 	if (!path_of(fd, path))
 		return fail(ENOTTY);
 	suffix = strstr(path, ".dirty");
@@ -305,6 +307,16 @@ static int log_find(int fd, struct log *log)
 	declared_open(log->declared, path, log->npages);
 	logs[nr_logs++] = *log;
 	return 0;
+}
+
+/* Of one that was just attached. */
+static void log_allow_release(const struct log *log)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_logs; i++)
+		if (logs[i].id == log->id)
+			logs[i].may_release = true;
 }
 
 static int log_attach(int fd, struct log *log)
@@ -422,6 +434,8 @@ static int log_create(int slot, struct dirtytrack_log_create *arg)
 	if (fd < 0)
 		return -1;
 	log_attach(fd, &log);
+	if (arg->flags & DIRTYTRACK_LOG_MAY_RELEASE)
+		log_allow_release(&log);
 	if (arg->flags & DIRTYTRACK_LOG_ALL_SET)
 		for (page = 0; page < log.npages; page = end) {
 			end = same_state(log.slot, page, log.npages, &hole);
@@ -698,6 +712,8 @@ static int log_release_clean(int fd, struct dirtytrack_release *arg)
 
 	if (log_attach(fd, &log))
 		return -1;
+	if (!log.may_release)
+		return fail(EPERM);
 	log_collect(&log, 0, log.npages);
 	return release_pages(log.slot, log.declared, &log, arg);
 }
