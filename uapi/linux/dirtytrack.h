@@ -646,7 +646,7 @@ struct dirtytrack_ranges {
  *
  * Errors: EBADF (the slot fd is not open for writing), EPERM (the log was made without
  * DIRTYTRACK_LOG_MAY_RELEASE), EINVAL (range outside the slot or empty, @ranges unaligned,
- * @nr 0), EOVERFLOW, EFAULT, EINTR.
+ * @nr 0), EOVERFLOW, EFAULT, EINTR (killed while waiting for a harvest of the log).
  */
 struct dirtytrack_release {
 	__u32 size;
@@ -685,7 +685,7 @@ struct dirtytrack_release {
  *
  * Errors: EBADF (the slot fd is not open for writing), EINVAL (range outside the slot or
  * empty, @ranges unaligned, @nr 0, no such node), EOVERFLOW, EFAULT, ENOSPC (no memory
- * left of out_max_memory), ENOMEM, EINTR.
+ * left of out_max_memory), ENOMEM.
  */
 struct dirtytrack_populate {
 	__u32 size;
