@@ -636,8 +636,9 @@ struct dirtytrack_ranges {
  * started clean: what it would report if it were harvested now, keeps its memory.
  * Nobody can write to a page between the look at it and its release.  Skipped also are
  * pages that someone holds a reference to, as he may be writing (see the guarantee):
- * every page that is skipped is reported by the next harvest that gets to it.  A caller who harvests, looks at pages, and then has them
- * released by this call loses no write that he has not seen.
+ * every page that is skipped is reported by the next harvest that gets to it.  A caller
+ * who harvests, looks at pages, and then has them released by this call loses no write
+ * that he has not seen.
  *
  * The work of one call is bounded: it may stop early, also for a signal after some
  * progress.  To go on, call again with the ranges from @out_nr on, the first of them
