@@ -77,6 +77,20 @@ has_ticked()
 	kill -0 "$vm" 2>/dev/null && [ "$(tick 2)" -ge "$1" ]
 }
 
+# What the guest's processor is at, twice, and what it waits for: a guest that stands still,
+# though it runs, has lost a timer or an interrupt, or loops.
+autopsy()
+{
+	local what
+
+	for what in registers registers lapic pic; do
+		"$built/qmp" "vm$hop/qmp2" human-monitor-command "{\"command-line\": \"info $what\"}" 2>&1 |
+			sed 's/\\r\\n/\n/g' | grep -E 'IP=|HLT=|IRR|ISR|LVTT|Timer|Error|qmp:|irr' || :
+		sleep 1
+	done
+	ps -o pid,stat,etimes,cputimes,args -p "$vm" --ppid "$vm" | cut -c 1-100
+}
+
 is_well()
 {
 	local status before
@@ -86,6 +100,7 @@ is_well()
 	grep -q '"running": true' <<<"$status" && wait_for 60 has_ticked $((before + 2)) &&
 		[ "$(tick 8)" = 0 ] && return
 	note "$SECONDS s: $status; tick $before, now $(console | tail -n 2)"
+	note "$(autopsy)"
 	return 1
 }
 
