@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -312,16 +313,20 @@ static void skip_dirty(struct copy *c, bool skip)
 /*
  * The pause would be short enough.  Would one more round, which takes as long as that pause,
  * leave less than half of it?  Then the guest is better off, for a time that nobody feels.
+ * If the round before was made for that, it must have been so: @before is what it was to
+ * halve.
  */
-static bool is_worth_a_round(const struct copy *c)
+static bool is_worth_a_round(const struct copy *c, double before)
 {
 	return c->round.rest_seconds > LEAST_PAUSE &&
 	       c->round.rest_seconds < c->round.seconds / 2 &&
+	       c->round.rest_seconds < before / 2 &&
 	       c->round.round < c->max_rounds && !is_late(c);
 }
 
 static int copy_rounds(struct copy *c, struct buffers *buf)
 {
+	double rest = HUGE_VAL;	/* of the last that left little enough */
 	uint64_t least = UINT64_MAX;
 	unsigned int idle = 0;
 	int ret;
@@ -347,8 +352,10 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 		tell(c, COPY_ROUND_END);
 
 		if (c->round.rest_seconds <= c->downtime) {
-			if (is_worth_a_round(c))
+			if (is_worth_a_round(c, rest)) {
+				rest = c->round.rest_seconds;
 				continue;
+			}
 			c->end = COPY_FITS;
 			return 0;
 		}

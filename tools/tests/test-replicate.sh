@@ -161,13 +161,21 @@ guest_here()
 		! grep -q "runs at" dst.log
 }
 
-# It stands still for a moment in each epoch.
+# How often it was let run.
+runs()
+{
+	grep -c "runs at" src.log
+}
+
+# It stands still for a moment in each epoch, and may be seen in none but these.
 guest_goes_on()
 {
-	local i
+	local i before
 
+	before=$(runs)
 	for ((i = 0; i < 50; i++)); do
 		! guest_here || return 0
+		[ "$(runs)" = "$before" ] || { alive "$src" && ! grep -q "runs at" dst.log; return; }
 		sleep 0.01
 	done
 	return 1
