@@ -308,7 +308,7 @@ case_lease()
 {
 	local pid
 
-	start --lease 1 || return 1
+	start --lease 2 || return 1
 	failover 2>err && return 1
 	grep -q "whose lease has not ended" err || return 1
 	pid=$(of_worker nbdkit)
@@ -322,17 +322,17 @@ case_lease()
 # It ends in an orderly way: the guest goes on, and the secondary knows it.
 case_lease_interrupted()
 {
-	start --lease 1 || return 1
+	start --lease 2 || return 1
 	kill -INT "$tool"
 	ends 130 && guest_is here || return 1
-	sleep 3
+	sleep 4
 	! failover 2>err && grep -q "which has no lease" err && guest_is here
 }
 
 # Its QEMU is dead, which is not such an end.
 case_lease_qemu_killed()
 {
-	start_secondary --auto 0.5 -- && start_primary && replicate --lease 0.5 &&
+	start_secondary --auto 1 -- && start_primary && replicate --lease 2 &&
 		await "$tool" beyond 2 || return 1
 	kill_quietly "$src"
 	ends 5 && guest_is there
@@ -341,27 +341,27 @@ case_lease_qemu_killed()
 # The one who kept the lease is killed: the guest must not go on without.
 case_lease_tool_killed()
 {
-	start --lease 1 || return 1
+	start --lease 2 || return 1
 	kill_quietly "$tool"
 	guest_is stands || return 1
 	# The lease is over then, and nobody has to say that it is certain.
-	sleep 3
+	sleep 4
 	failover && guest_is there
 }
 
 case_automatic()
 {
-	start_secondary --auto 0.5 -- && start_primary && replicate --lease 0.5 &&
+	start_secondary --auto 1 -- && start_primary && replicate --lease 2 &&
 		await "$tool" beyond 2 || return 1
 	kill_quietly "$tool"
 	guest_is there && grep -q "nothing was heard of the primary" dst.log
 }
 
-# By a command that makes certain of it, and by one that fails.
+# By a command that makes certain of it, as the lock is free when the primary is dead, and by one that fails.
 case_fence()
 {
 	# shellcheck disable=SC2016 # of the command
-	start_secondary --fence 'test -e allowed && kill -KILL $(cat primary) && touch fenced' -- &&
+	start_secondary --fence 'test -e allowed && kill -KILL $(cat primary) && flock lock touch fenced' -- &&
 		start_primary && replicate && await "$tool" beyond 2 || return 1
 	echo "$src" >primary
 	failover 2>err && return 1
