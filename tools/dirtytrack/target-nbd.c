@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,6 +173,7 @@ static int nbd_flush_lane(struct target *base, unsigned int lane)
 {
 	struct target_nbd *t = to_nbd(base);
 	struct nbd_handle *nbd = t->lanes[lane];
+	int ret;
 
 	if (is_lost(nbd))
 		return -ENOTCONN;
@@ -179,7 +181,14 @@ static int nbd_flush_lane(struct target *base, unsigned int lane)
 	 * Without FLUSH what is done is all that can be had; asking anything of the
 	 * server shows at least whether it is still the one that did it.
 	 */
-	if (t->can_flush ? nbd_flush(nbd, 0) < 0 : nbd_poll(nbd, 0) < 0) {
+	if (t->can_flush)
+		ret = nbd_client_wait(nbd, nbd_aio_flush(nbd, NBD_NULL_COMPLETION, 0),
+				      INFINITY);
+	else
+		ret = nbd_poll(nbd, 0) < 0 ? -EIO : 0;
+	if (ret == -EINTR)
+		return ret;
+	if (ret) {
 		if (is_lost(nbd) || nbd_get_errno() == ESHUTDOWN)
 			return -ENOTCONN;
 		return fail(t, "cannot flush");
@@ -230,12 +239,22 @@ static int nbd_extent(struct target *base, uint64_t page, uint64_t *end,
 	uint64_t pos = page * DTRACK_PAGE_SIZE;
 	uint64_t all = base->npages * DTRACK_PAGE_SIZE;
 	uint64_t asked = all - pos < MAX_STATUS ? all - pos : MAX_STATUS;
+	int ret;
 
 	*end = base->npages;
 	*zero = false;
 	if (!t->can_extents)
 		return 0;
-	if (nbd_block_status(t->lanes[0], asked, pos, callback, 0) < 0)
+	ret = nbd_client_wait(t->lanes[0],
+			      nbd_aio_block_status(t->lanes[0], asked, pos, callback,
+						   NBD_NULL_COMPLETION, 0),
+			      INFINITY);
+	if (ret == -EINTR) {
+		/* The answer has nowhere to go any more. */
+		nbd_drop(base, 0);
+		return ret;
+	}
+	if (ret)
 		return fail(t, "cannot ask what it has");
 	if (!reply.bytes) {
 		msg_error("%s: it says nothing of what it has at %" PRIu64,
