@@ -53,5 +53,9 @@ last_word()
 # locked [LOCK]: is it? Nobody is kept from it by looking.
 locked()
 {
-	grep -q "FLOCK .*:$(stat -c %i "${1:-lock}" 2>/dev/null) " /proc/locks
+	local major minor inode
+
+	# Other files may have the number, elsewhere.
+	read -r major minor inode < <(stat -c "%Hd %Ld %i" "${1:-lock}" 2>/dev/null) || return 1
+	grep -q "FLOCK .* $(printf "%02x:%02x:%d" "$major" "$minor" "$inode") " /proc/locks
 }
