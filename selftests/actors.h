@@ -157,6 +157,25 @@ static bool discards(enum way way)
 }
 
 /*
+ * The kernel need not copy a word at once: low bytes may be those of a later write than
+ * @before already, and the others those of an earlier one, or of zero if that may be.
+ */
+static bool is_torn(__u64 word, __u64 before, __u64 started, bool zero)
+{
+	for (__u64 low = 0xff; low <= started; low = low << 8 | 0xff) {
+		__u64 later = (before & ~low) | (word & low), high = word & ~low;
+
+		if (later <= before)
+			later += low + 1;
+		if (later <= started &&
+		    ((zero && !high) ||
+		     (high >= (before & ~low) && high <= (started & ~low))))
+			return true;
+	}
+	return false;
+}
+
+/*
  * May one of the two words of a page be that, given what had completed before it was read,
  * and what has started since?  Zero is what nobody has written, or was discarded, or was
  * released by someone who had seen as much in that word: he may have done so between the
@@ -165,11 +184,13 @@ static bool discards(enum way way)
 static bool plausible(struct page_state *s, bool discarded, int k, __u64 word, __u64 before,
 		      __u64 started)
 {
-	if (word)
-		return word >= before && word <= started;
-	if (before <= atomic_load(&s->seen[k]))
-		return true;
-	return discarded && (before | 1) <= started;
+	bool zero = before <= atomic_load(&s->seen[k]) ||
+		    (discarded && (before | 1) <= started);
+
+	if (!word)
+		return zero;
+	return (word >= before && word <= started) ||
+	       is_torn(word, before, started, zero);
 }
 
 static bool read_words(struct actor *a, __u64 page, __u64 words[2])
