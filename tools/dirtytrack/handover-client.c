@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <endian.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,9 +26,8 @@ struct handover {
 
 static int read_status(struct handover *h, struct handover_status *status)
 {
-	int64_t cookie = nbd_aio_pread(h->nbd, status, sizeof(*status), 0,
-				       NBD_NULL_COMPLETION, 0);
-	int ret = nbd_client_wait(h->nbd, cookie, now() + h->timeout);
+	int ret = nbd_client_read(h->nbd, status, sizeof(*status),
+				  now() + h->timeout);
 
 	if (ret)
 		return ret;
@@ -46,26 +43,9 @@ static bool is_ours(const struct handover *h,
 	return !memcmp(status->session, h->session, sizeof(h->session));
 }
 
-/* Its error is still libnbd's, if it has one. */
 static int explain(const struct handover *h, int err)
 {
-	switch (err) {
-	case -EINTR:
-		break;
-	case -ETIMEDOUT:
-		msg_error("%s: the receiver does not answer", h->uri);
-		break;
-	case -EPROTO:
-		msg_error("%s: the receiver is of another version", h->uri);
-		break;
-	case -ENOPROTOOPT:
-		msg_error("%s: it is no receiver (dirtytrack receive)", h->uri);
-		break;
-	default:
-		msg_error("%s: it is no receiver, or not there (dirtytrack receive): %s",
-			  h->uri, nbd_get_error());
-	}
-	return err;
+	return nbd_client_explain(h->uri, "receiver", "dirtytrack receive", err);
 }
 
 int handover_open(struct handover **out, const char *uri, double timeout)
@@ -119,19 +99,13 @@ void handover_close(struct handover *h)
 	free(h);
 }
 
-/* Is it connected, to a server that lives? */
-static bool is_connected(struct nbd_handle *nbd)
-{
-	return nbd && nbd_poll(nbd, 0) >= 0 && nbd_aio_is_ready(nbd) > 0;
-}
-
 /* A server that was started again while nothing was said: nothing was lost. */
 static int connect_again(struct nbd_handle **nbd, const char *uri,
 			 double deadline)
 {
 	int ret;
 
-	if (is_connected(*nbd))
+	if (nbd_client_is_ready(*nbd))
 		return 0;
 	for (;;) {
 		nbd_client_close(*nbd);
@@ -181,9 +155,9 @@ int handover_put_state(struct handover *h, const void *buf, size_t len,
 		cookie = nbd_aio_pwrite(h->state, buf, len, pos,
 					NBD_NULL_COMPLETION, 0);
 		ret = nbd_client_wait(h->state, cookie, deadline);
-	} while (ret && !is_connected(h->state) && !interrupted &&
+	} while (ret && !nbd_client_is_ready(h->state) && !interrupted &&
 		 now() < deadline);
-	return ret ? explain(h, ret) : 0;
+	return explain(h, ret);
 }
 
 int handover_command(struct handover *h, enum handover_verb verb, uint64_t size)
@@ -195,16 +169,13 @@ int handover_command(struct handover *h, enum handover_verb verb, uint64_t size)
 		.size = htole64(size),
 	};
 	struct handover_status status;
-	int64_t cookie;
 	int ret;
 
 	ret = connect_again(&h->nbd, h->control_uri, now() + h->timeout);
 	if (ret)
 		return ret;
 	memcpy(command.session, h->session, sizeof(h->session));
-	cookie = nbd_aio_pwrite(h->nbd, &command, sizeof(command), 0,
-				NBD_NULL_COMPLETION, 0);
-	ret = nbd_client_wait(h->nbd, cookie, now() + h->timeout);
+	ret = nbd_client_write(h->nbd, &command, sizeof(command), now() + h->timeout);
 	/* It answered with an error if it is still there to say which. */
 	if (!ret || ret == -EINTR || ret == -ETIMEDOUT ||
 	    nbd_aio_is_ready(h->nbd) <= 0 || read_status(h, &status))

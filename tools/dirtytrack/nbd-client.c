@@ -152,6 +152,29 @@ int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout
 	return ret;
 }
 
+int nbd_client_explain(const char *uri, const char *role, const char *command, int err)
+{
+	switch (err) {
+	case 0:
+	case -EINTR:
+	case -EREMOTEIO:
+		break;
+	case -ETIMEDOUT:
+		msg_error("%s: the %s does not answer", uri, role);
+		break;
+	case -EPROTO:
+		msg_error("%s: the %s is of another version", uri, role);
+		break;
+	case -ENOPROTOOPT:
+		msg_error("%s: it is no %s (%s)", uri, role, command);
+		break;
+	default:
+		msg_error("%s: it is no %s, or not there (%s): %s", uri, role, command,
+			  nbd_get_error() ? nbd_get_error() : strerror(-err));
+	}
+	return err;
+}
+
 bool nbd_client_is_ready(struct nbd_handle *nbd)
 {
 	return nbd && nbd_poll(nbd, 0) >= 0 && nbd_aio_is_ready(nbd) > 0;

@@ -26,6 +26,12 @@ int nbd_client_write(struct nbd_handle *nbd, const void *buf, size_t count,
  * Likewise; a message only when the file cannot be read.
  */
 int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout);
+/*
+ * Say why nothing came of asking the @role that is to be at @uri, that @command starts;
+ * libnbd has its error still, if it has one.  Nothing of a success, an interrupt, or what
+ * has a message already (-EREMOTEIO).  Returns @err.
+ */
+int nbd_client_explain(const char *uri, const char *role, const char *command, int err);
 /* Is it connected, to a server that lives?  @nbd may be NULL. */
 bool nbd_client_is_ready(struct nbd_handle *nbd);
 /* It is not waited for the server.  @nbd may be NULL. */

@@ -75,25 +75,7 @@ static void note_heard(struct replica *r, double sent)
 
 int replica_explain(const struct replica *r, int err)
 {
-	switch (err) {
-	case 0:
-	case -EINTR:
-	case -EREMOTEIO:
-		break;
-	case -ETIMEDOUT:
-		msg_error("%s: the secondary does not answer", r->uri);
-		break;
-	case -EPROTO:
-		msg_error("%s: the secondary is of another version", r->uri);
-		break;
-	case -ENOPROTOOPT:
-		msg_error("%s: it is no secondary (dirtytrack secondary)", r->uri);
-		break;
-	default:
-		msg_error("%s: it is no secondary, or not there (dirtytrack secondary): %s",
-			  r->uri, nbd_get_error() ? nbd_get_error() : strerror(-err));
-	}
-	return err;
+	return nbd_client_explain(r->uri, "secondary", "dirtytrack secondary", err);
 }
 
 static int read_status(struct replica *r, struct replica_status *status)
@@ -138,9 +120,20 @@ int replica_connect(struct replica *r, struct replica_state *state)
 	return ret ? ret : replica_ask(r, state);
 }
 
-static int do_command(struct replica *r, struct replica_command *c)
+/* It answered with an error, @err, if it is still there to say which. */
+static int ask_why(struct replica *r, int err)
 {
 	struct replica_status status;
+
+	if (err == -EINTR || err == -ETIMEDOUT || nbd_aio_is_ready(r->nbd) <= 0 ||
+	    read_status(r, &status))
+		return err;
+	msg_error("%s: %s", r->uri, status.message);
+	return -EREMOTEIO;
+}
+
+static int do_command(struct replica *r, struct replica_command *c)
+{
 	double sent = now();
 	int ret;
 
@@ -150,14 +143,10 @@ static int do_command(struct replica *r, struct replica_command *c)
 	c->version = htole32(REPLICA_VERSION);
 	memcpy(c->session, r->session, sizeof(r->session));
 	ret = nbd_client_write(r->nbd, c, sizeof(*c), sent + r->timeout);
-	if (!ret)
-		note_heard(r, sent);
-	/* It answered with an error if it is still there to say which. */
-	if (!ret || ret == -EINTR || ret == -ETIMEDOUT ||
-	    nbd_aio_is_ready(r->nbd) <= 0 || read_status(r, &status))
-		return ret;
-	msg_error("%s: %s", r->uri, status.message);
-	return -EREMOTEIO;
+	if (ret)
+		return ask_why(r, ret);
+	note_heard(r, sent);
+	return 0;
 }
 
 int replica_attach(struct replica *r, double lease)
@@ -202,7 +191,6 @@ int replica_commit(struct replica *r, uint64_t number,
 		.checksum = htole64(epoch->checksum),
 		.flags = htole32(epoch->has_checksum ? REPLICA_CHECKSUM : 0),
 	};
-	struct replica_status status;
 	double sent;
 	int ret = do_command(r, &c);
 
@@ -211,15 +199,10 @@ int replica_commit(struct replica *r, uint64_t number,
 	sent = now();
 	ret = nbd_client_wait(r->nbd, nbd_aio_flush(r->nbd, NBD_NULL_COMPLETION, 0),
 			      sent + r->timeout);
-	if (!ret) {
-		note_heard(r, sent);
-		return 0;
-	}
-	if (ret == -EINTR || ret == -ETIMEDOUT ||
-	    nbd_aio_is_ready(r->nbd) <= 0 || read_status(r, &status))
-		return ret;
-	msg_error("%s: %s", r->uri, status.message);
-	return -EREMOTEIO;
+	if (ret)
+		return ask_why(r, ret);
+	note_heard(r, sent);
+	return 0;
 }
 
 int replica_failover(struct replica *r, bool force)
