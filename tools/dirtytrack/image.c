@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../lib/dirtytrack.h"
+#include "file-io.h"
 #include "image.h"
 #include "msg.h"
 
@@ -109,26 +110,12 @@ fail:
 int image_write(struct image *img, uint64_t first, uint64_t npages,
 		const void *buf)
 {
-	off_t pos = first * DTRACK_PAGE_SIZE;
-	size_t left = npages * DTRACK_PAGE_SIZE;
-	const char *from = buf;
+	int ret = file_write(img->fd, buf, npages * DTRACK_PAGE_SIZE,
+			     first * DTRACK_PAGE_SIZE);
 
-	while (left) {
-		ssize_t n = pwrite(img->fd, from, left, pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			int ret = n ? -errno : -EIO;
-
-			msg_errno(ret, "%s: cannot write", img->partial);
-			return ret;
-		}
-		from += n;
-		pos += n;
-		left -= n;
-	}
-	return 0;
+	if (ret)
+		msg_errno(ret, "%s: cannot write", img->partial);
+	return ret;
 }
 
 int image_discard(struct image *img, uint64_t first, uint64_t npages)
@@ -157,27 +144,12 @@ int image_discard(struct image *img, uint64_t first, uint64_t npages)
 
 int image_read(struct image *img, uint64_t first, uint64_t npages, void *buf)
 {
-	off_t pos = first * DTRACK_PAGE_SIZE;
-	size_t left = npages * DTRACK_PAGE_SIZE;
-	char *to = buf;
+	int ret = file_read(img->fd, buf, npages * DTRACK_PAGE_SIZE,
+			    first * DTRACK_PAGE_SIZE);
 
-	while (left) {
-		ssize_t n = pread(img->fd, to, left, pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			int ret = n ? -errno : -EIO;
-
-			msg_errno(ret, "%s: cannot read it back",
-				  img->partial);
-			return ret;
-		}
-		to += n;
-		pos += n;
-		left -= n;
-	}
-	return 0;
+	if (ret)
+		msg_errno(ret, "%s: cannot read it back", img->partial);
+	return ret;
 }
 
 int image_extent(struct image *img, uint64_t page, uint64_t *end, bool *zero)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "file-io.h"
 #include "msg.h"
 #include "source.h"
 
@@ -57,20 +58,10 @@ static int slot_read(struct source *src, uint64_t first, uint64_t npages,
 		     void *buf)
 {
 	struct source_slot *s = to_slot(src);
-	off_t pos = first * DTRACK_PAGE_SIZE;
-	size_t left = npages * DTRACK_PAGE_SIZE;
-	char *to = buf;
+	int ret = file_read(s->slot, buf, npages * DTRACK_PAGE_SIZE,
+			    first * DTRACK_PAGE_SIZE);
 
-	while (left) {
-		ssize_t n = pread(s->slot, to, left, pos);
-
-		if (n <= 0)
-			return fail(s, n ? -errno : -EIO, "cannot read it");
-		to += n;
-		pos += n;
-		left -= n;
-	}
-	return 0;
+	return ret ? fail(s, ret, "cannot read it") : 0;
 }
 
 static int slot_extent(struct source *src, uint64_t page, uint64_t *end,

@@ -4,12 +4,12 @@
  * that a slot may be copied to a slot that is copied on.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "device.h"
+#include "file-io.h"
 #include "msg.h"
 #include "target.h"
 
@@ -31,33 +31,18 @@ static int fail(struct target *t, int err, const char *what)
 
 static int write_pages(struct target *t, const struct request *req)
 {
-	off_t pos = req->first * DTRACK_PAGE_SIZE;
-	size_t left = req->npages * DTRACK_PAGE_SIZE;
-	const char *from = req->data;
+	int ret = file_write(to_slot(t)->fd, req->data, req->npages * DTRACK_PAGE_SIZE,
+			     req->first * DTRACK_PAGE_SIZE);
 
-	while (left) {
-		ssize_t n = pwrite(to_slot(t)->fd, from, left, pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(t, n ? -errno : -EIO, "cannot write to it");
-		from += n;
-		pos += n;
-		left -= n;
-	}
-	return 0;
+	return ret ? fail(t, ret, "cannot write to it") : 0;
 }
 
 static int punch(struct target *t, const struct request *req)
 {
-	while (fallocate(to_slot(t)->fd,
-			 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 req->first * DTRACK_PAGE_SIZE,
-			 req->npages * DTRACK_PAGE_SIZE) < 0)
-		if (errno != EINTR)
-			return fail(t, -errno, "cannot make a hole in it");
-	return 0;
+	int ret = file_punch(to_slot(t)->fd, req->first * DTRACK_PAGE_SIZE,
+			     req->npages * DTRACK_PAGE_SIZE);
+
+	return ret ? fail(t, ret, "cannot make a hole in it") : 0;
 }
 
 static int slot_start(struct target *t, unsigned int lane, struct request *req)
@@ -74,18 +59,10 @@ static int slot_start(struct target *t, unsigned int lane, struct request *req)
 static int slot_extent(struct target *t, uint64_t page, uint64_t *end,
 		       bool *zero)
 {
-	off_t pos = page * DTRACK_PAGE_SIZE, next;
-	int fd = to_slot(t)->fd;
+	int ret = data_extent(to_slot(t)->fd, t->npages, page, end, zero);
 
-	next = lseek(fd, pos, SEEK_DATA);
-	if (next < 0 && errno == ENXIO)
-		next = t->npages * DTRACK_PAGE_SIZE;
-	*zero = next != pos;
-	if (!*zero)
-		next = lseek(fd, pos, SEEK_HOLE);
-	if (next < 0)
-		return fail(t, -errno, "cannot find its data");
-	*end = next / DTRACK_PAGE_SIZE;
+	if (ret)
+		return fail(t, ret, "cannot find its data");
 	if (*end > t->npages)
 		*end = t->npages;
 	return 0;
@@ -94,22 +71,10 @@ static int slot_extent(struct target *t, uint64_t page, uint64_t *end,
 static int slot_read(struct target *t, uint64_t first, uint64_t npages,
 		     void *buf)
 {
-	off_t pos = first * DTRACK_PAGE_SIZE;
-	size_t left = npages * DTRACK_PAGE_SIZE;
-	char *to = buf;
+	int ret = file_read(to_slot(t)->fd, buf, npages * DTRACK_PAGE_SIZE,
+			    first * DTRACK_PAGE_SIZE);
 
-	while (left) {
-		ssize_t n = pread(to_slot(t)->fd, to, left, pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(t, n ? -errno : -EIO, "cannot read it");
-		to += n;
-		pos += n;
-		left -= n;
-	}
-	return 0;
+	return ret ? fail(t, ret, "cannot read it") : 0;
 }
 
 static void slot_close(struct target *t)

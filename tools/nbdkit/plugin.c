@@ -26,7 +26,9 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "../dirtytrack/file-io.h"
 #include "../lib/dirtytrack.h"
+#include "extents.h"
 #include "handover.h"
 #include "supervised.h"
 
@@ -321,58 +323,39 @@ static int block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
 	return 0;
 }
 
+static int done(const struct export *e, int err, const char *what)
+{
+	if (!err)
+		return 0;
+	errno = -err;
+	nbdkit_error("%s: cannot %s: %m", e->name, what);
+	return -1;
+}
+
 static int read_export(void *handle, void *buf, uint32_t count, uint64_t offset,
 		       uint32_t flags)
 {
 	const struct export *e = handle;
-	char *to = buf;
 
 	(void)flags;
 	if (e->is_control)
 		return control_read(buf, count, offset);
 	if (refuse_closed(e))
 		return -1;
-	while (count) {
-		ssize_t n = pread(e->fd, to, count, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			nbdkit_error("%s: cannot read: %m", e->name);
-			return -1;
-		}
-		to += n;
-		count -= n;
-		offset += n;
-	}
-	return 0;
+	return done(e, file_read(e->fd, buf, count, offset), "read");
 }
 
 static int write_export(void *handle, const void *buf, uint32_t count,
 			uint64_t offset, uint32_t flags)
 {
 	const struct export *e = handle;
-	const char *from = buf;
 
 	(void)flags;
 	if (e->is_control)
 		return control_write(buf, count, offset);
 	if (refuse_closed(e))
 		return -1;
-	while (count) {
-		ssize_t n = pwrite(e->fd, from, count, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			nbdkit_error("%s: cannot write: %m", e->name);
-			return -1;
-		}
-		from += n;
-		count -= n;
-		offset += n;
-	}
-	return 0;
+	return done(e, file_write(e->fd, buf, count, offset), "write");
 }
 
 /* Also when holes are not wanted: memory has nothing to be allocated in advance for. */
@@ -384,13 +367,7 @@ static int zero_export(void *handle, uint32_t count, uint64_t offset,
 	(void)flags;
 	if (refuse_closed(e))
 		return -1;
-	while (fallocate(e->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 offset, count) < 0)
-		if (errno != EINTR) {
-			nbdkit_error("%s: cannot make a hole: %m", e->name);
-			return -1;
-		}
-	return 0;
+	return done(e, file_punch(e->fd, offset, count), "make a hole");
 }
 
 static int flush_export(void *handle, uint32_t flags)
@@ -404,36 +381,8 @@ static int get_extents(void *handle, uint32_t count, uint64_t offset,
 		       uint32_t flags, struct nbdkit_extents *extents)
 {
 	const struct export *e = handle;
-	uint64_t pos = offset, end = offset + count;
 
-	while (pos < end) {
-		off_t data = lseek(e->fd, pos, SEEK_DATA), hole;
-
-		if (data < 0 && errno == ENXIO)
-			data = e->size;
-		if (data < 0)
-			goto fail;
-		if ((uint64_t)data > pos &&
-		    nbdkit_add_extent(extents, pos, data - pos,
-				      NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO) < 0)
-			return -1;
-		pos = data;
-		if (pos >= end)
-			break;
-		hole = lseek(e->fd, pos, SEEK_HOLE);
-		if (hole < 0)
-			goto fail;
-		if (nbdkit_add_extent(extents, pos, hole - pos, 0) < 0)
-			return -1;
-		pos = hole;
-		if (flags & NBDKIT_FLAG_REQ_ONE)
-			break;
-	}
-	return 0;
-
-fail:
-	nbdkit_error("%s: cannot find its data: %m", e->name);
-	return -1;
+	return add_extents(extents, e->name, e->fd, e->size, count, offset, flags);
 }
 
 static void unload(void)

@@ -25,6 +25,7 @@
 #include <nbdkit-plugin.h>
 
 #include "../lib/dirtytrack.h"
+#include "extents.h"
 #include "replica.h"
 #include "store.h"
 #include "supervised.h"
@@ -496,31 +497,10 @@ static int get_extents(void *handle, uint32_t count, uint64_t offset,
 		       uint32_t flags, struct nbdkit_extents *extents)
 {
 	const struct client *client = handle;
-	int fd = files.slots[client->slot].slot;
-	uint64_t pos = offset, end = offset + count;
+	const struct store_slot *slot = &files.slots[client->slot];
 
-	(void)flags;
-	while (pos < end) {
-		off_t data = lseek(fd, pos, SEEK_DATA), hole;
-
-		if (data < 0)
-			data = end;
-		if ((uint64_t)data > pos &&
-		    nbdkit_add_extent(extents, pos, data - pos,
-				      NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO) < 0)
-			return -1;
-		if ((uint64_t)data >= end)
-			break;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole < 0) {
-			nbdkit_error("cannot find its data: %m");
-			return -1;
-		}
-		if (nbdkit_add_extent(extents, data, hole - data, 0) < 0)
-			return -1;
-		pos = hole;
-	}
-	return 0;
+	return add_extents(extents, slot->name, slot->slot, get_size(handle), count,
+			   offset, flags);
 }
 
 static struct nbdkit_plugin plugin = {

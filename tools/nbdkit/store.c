@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../dirtytrack/file-io.h"
 #include "store.h"
 
 #define STORE_MAGIC 0x45524f5453544b43	/* "CKTSTORE" */
@@ -236,20 +237,11 @@ static void publish(uint64_t *field, uint64_t value)
 	__atomic_store_n(field, value, __ATOMIC_RELEASE);
 }
 
-static int punch(int fd, uint64_t count, uint64_t offset)
-{
-	while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
-			 count) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
-}
-
 /* Nothing of it is marked any more: its memory is free for the next epoch. */
 static int drop_staged(struct store *s, unsigned int nr)
 {
-	return punch(s->files.slots[nr].staged,
-		     s->slots[nr].npages * DTRACK_PAGE_SIZE, 0);
+	return file_punch(s->files.slots[nr].staged, 0,
+			  s->slots[nr].npages * DTRACK_PAGE_SIZE);
 }
 
 /* Forget what is staged.  First the marks, or a page that is gone would be one of zeros. */
@@ -374,22 +366,6 @@ static void mark(struct store *s, unsigned int nr, uint64_t count, uint64_t offs
 	}
 }
 
-static int write_all(int fd, const char *from, uint64_t count, uint64_t offset)
-{
-	while (count) {
-		ssize_t n = pwrite(fd, from, count, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -ENOSPC;
-		from += n;
-		count -= n;
-		offset += n;
-	}
-	return 0;
-}
-
 int store_write(struct store *s, uint64_t generation, unsigned int nr,
 		const void *buf, uint64_t count, uint64_t offset)
 {
@@ -399,7 +375,7 @@ int store_write(struct store *s, uint64_t generation, unsigned int nr,
 
 	if (ret)
 		return ret;
-	ret = write_all(is_staged(s) ? files->staged : files->slot, buf, count,
+	ret = file_write(is_staged(s) ? files->staged : files->slot, buf, count,
 			offset);
 	if (!ret && is_staged(s))
 		mark(s, nr, count, offset);
@@ -417,8 +393,8 @@ int store_zero(struct store *s, uint64_t generation, unsigned int nr,
 	if (ret)
 		return ret;
 	if (count)
-		ret = punch(is_staged(s) ? files->staged : files->slot, count,
-			    offset);
+		ret = file_punch(is_staged(s) ? files->staged : files->slot, offset,
+				 count);
 	if (!ret && is_staged(s))
 		mark(s, nr, count, offset);
 	pthread_rwlock_unlock(&s->lock);
@@ -437,25 +413,9 @@ int store_write_state(struct store *s, uint64_t generation, const void *buf,
 	if (ret)
 		return ret;
 	which = (s->head->committed + 1) % 2;
-	ret = write_all(s->files.state[which], buf, count, offset);
+	ret = file_write(s->files.state[which], buf, count, offset);
 	pthread_rwlock_unlock(&s->lock);
 	return ret;
-}
-
-static int read_all(int fd, char *to, uint64_t count, uint64_t offset)
-{
-	while (count) {
-		ssize_t n = pread(fd, to, count, offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-		to += n;
-		count -= n;
-		offset += n;
-	}
-	return 0;
 }
 
 int store_read(struct store *s, unsigned int nr, void *buf, uint64_t count,
@@ -473,7 +433,7 @@ int store_read(struct store *s, unsigned int nr, void *buf, uint64_t count,
 
 		if (n > end - offset)
 			n = end - offset;
-		ret = read_all(dtrack_bitmap_test(s->slots[nr].marked, page) ?
+		ret = file_read(dtrack_bitmap_test(s->slots[nr].marked, page) ?
 			       files->staged : files->slot, to, n, offset);
 		to += n;
 		offset += n;
