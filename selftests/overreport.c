@@ -286,7 +286,8 @@ int main(int argc, char **argv)
 	printf("reported in vain, percent: %.2f\n", still.reported ?
 	       100.0 * still.in_vain / still.reported : 0.0);
 	printf("lost: %llu\n", (unsigned long long)(first.lost + still.lost));
-	if (!still.reported) {
+	/* Between two harvests so near to each other it may not have. */
+	if (!still.reported && !racing.reported) {
 		fprintf(stderr, "overreport: the guest wrote nothing\n");
 		return 1;
 	}

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "interrupt.h"
 #include "msg.h"
 #include "units.h"
 
@@ -141,6 +142,19 @@ int count_dirty(int log, uint64_t npages, bool take, uint64_t *dirty)
 		first += count;
 	}
 	return 0;
+}
+
+int merge_all(int log, uint64_t npages, const uint64_t *bits)
+{
+	struct dtrack_selected merged = { 0 };
+	int ret;
+
+	do {
+		uint64_t next = merged.next;
+
+		ret = dtrack_merge(log, next, npages - next, bits, next, &merged);
+	} while (ret == -EINTR && !interrupted);
+	return ret;
 }
 
 int data_extent(int slot, uint64_t npages, uint64_t page, uint64_t *end, bool *hole)

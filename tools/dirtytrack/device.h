@@ -27,6 +27,12 @@ int open_log(int slot, const char *ref, uint32_t flags, uint32_t ring);
 int count_dirty(int log, uint64_t npages, bool take, uint64_t *dirty);
 
 /*
+ * Put the pages of @bits back into a log of @npages pages, all of them unless a signal
+ * says to stop.  0 or -errno.
+ */
+int merge_all(int log, uint64_t npages, const uint64_t *bits);
+
+/*
  * Pages of a slot of @npages pages, from @page to before @end, have no memory, or may have;
  * @page is in it.  0 or -errno.
  */

@@ -26,11 +26,6 @@ static struct source_aside *to_aside(struct source *src)
 	return (struct source_aside *)src;
 }
 
-static struct source *kept_of(struct source *src)
-{
-	return &to_aside(src)->kept.base;
-}
-
 /* ---- the checksum ---- */
 
 /* From any thread; no two have the same page. */
@@ -50,38 +45,16 @@ static void note_zeroes(struct source_aside *a, uint64_t first, uint64_t npages)
 
 /* ---- the source ---- */
 
-static int aside_count(struct source *src, uint64_t *dirty)
-{
-	return kept_of(src)->ops->count(kept_of(src), dirty);
-}
-
 static int aside_take(struct source *src, uint64_t *next,
 		      struct dirtytrack_extent *ext, unsigned int max)
 {
-	int nr = kept_of(src)->ops->take(kept_of(src), next, ext, max), i;
+	int nr = src->below->ops->take(src->below, next, ext, max), i;
 
 	/* These are not read. */
 	for (i = 0; i < nr; i++)
 		if (ext[i].state == DIRTYTRACK_STATE_HOLE)
 			note_zeroes(to_aside(src), ext[i].first, ext[i].npages);
 	return nr;
-}
-
-static int aside_peek(struct source *src, uint64_t first, uint64_t npages,
-		      uint64_t *dirty)
-{
-	return kept_of(src)->ops->peek(kept_of(src), first, npages, dirty);
-}
-
-static int aside_extent(struct source *src, uint64_t page, uint64_t *end,
-			bool *hole)
-{
-	return kept_of(src)->ops->extent(kept_of(src), page, end, hole);
-}
-
-static int aside_limit(struct source *src, uint64_t rate)
-{
-	return kept_of(src)->ops->limit(kept_of(src), rate);
 }
 
 /* The extent that page @page is in, or the first one after it. */
@@ -136,19 +109,19 @@ static int aside_read(struct source *src, uint64_t first, uint64_t npages, void 
 	if (a->nr)
 		read_aside(a, first, npages, buf);
 	else
-		ret = kept_of(src)->ops->read(kept_of(src), first, npages, buf);
+		ret = source_pass_read(src, first, npages, buf);
 	for (i = 0; i < npages && a->hashes && !ret; i++)
 		note_hash(a, first + i, (char *)buf + i * DTRACK_PAGE_SIZE);
 	return ret;
 }
 
 static const struct source_ops ops = {
-	.count = aside_count,
+	.count = source_pass_count,
 	.take = aside_take,
-	.peek = aside_peek,
+	.peek = source_pass_peek,
 	.read = aside_read,
-	.extent = aside_extent,
-	.limit = aside_limit,
+	.extent = source_pass_extent,
+	.limit = source_pass_limit,
 };
 
 /* ---- capturing ---- */
@@ -342,6 +315,7 @@ int source_aside_open(struct source_aside *a, const char *ref, struct aside *asi
 		return ret;
 	a->base.ops = &ops;
 	a->base.npages = a->kept.base.npages;
+	a->base.below = &a->kept.base;
 	a->aside = aside;
 	a->to_copy = dtrack_bitmap_alloc(a->base.npages);
 	if (checksum)

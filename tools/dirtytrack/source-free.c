@@ -20,32 +20,16 @@ static struct source_free *to_free(struct source *src)
 	return (struct source_free *)src;
 }
 
-static struct source *slot_of(struct source *src)
-{
-	return &to_free(src)->slot->base;
-}
-
-static int free_count(struct source *src, uint64_t *dirty)
-{
-	return slot_of(src)->ops->count(slot_of(src), dirty);
-}
-
 /* What is dirty is free no more.  Nobody else writes to the bits, nor reads these yet. */
 static int free_take(struct source *src, uint64_t *next,
 		     struct dirtytrack_extent *ext, unsigned int max)
 {
 	struct source_free *f = to_free(src);
-	int nr = slot_of(src)->ops->take(slot_of(src), next, ext, max), i;
+	int nr = src->below->ops->take(src->below, next, ext, max), i;
 
 	for (i = 0; i < nr; i++)
 		dtrack_bitmap_clear(f->bits, ext[i].first, ext[i].npages);
 	return nr;
-}
-
-static int free_peek(struct source *src, uint64_t first, uint64_t npages,
-		     uint64_t *dirty)
-{
-	return slot_of(src)->ops->peek(slot_of(src), first, npages, dirty);
 }
 
 static int free_read(struct source *src, uint64_t first, uint64_t npages,
@@ -53,7 +37,7 @@ static int free_read(struct source *src, uint64_t first, uint64_t npages,
 {
 	struct source_free *f = to_free(src);
 	uint64_t end = first + npages, page = first;
-	int ret = slot_of(src)->ops->read(slot_of(src), first, npages, buf);
+	int ret = source_pass_read(src, first, npages, buf);
 
 	/* Those that were taken, so all but a look at what the target has, find none. */
 	while (!ret && (page = dtrack_bitmap_next(f->bits, end, page)) < end) {
@@ -78,25 +62,20 @@ static int free_extent(struct source *src, uint64_t page, uint64_t *end,
 		*end = dtrack_bitmap_next_clear(f->bits, src->npages, page);
 		return 0;
 	}
-	ret = slot_of(src)->ops->extent(slot_of(src), page, end, hole);
+	ret = source_pass_extent(src, page, end, hole);
 	next = dtrack_bitmap_next(f->bits, src->npages, page);
 	if (!ret && *end > next)
 		*end = next;
 	return ret;
 }
 
-static int free_limit(struct source *src, uint64_t rate)
-{
-	return slot_of(src)->ops->limit(slot_of(src), rate);
-}
-
 static const struct source_ops ops = {
-	.count = free_count,
+	.count = source_pass_count,
 	.take = free_take,
-	.peek = free_peek,
+	.peek = source_pass_peek,
 	.read = free_read,
 	.extent = free_extent,
-	.limit = free_limit,
+	.limit = source_pass_limit,
 };
 
 static int fail(const struct source_free *f, int err)
@@ -136,7 +115,6 @@ static int put_back(struct source_free *f, int watch)
 	uint64_t npages = f->base.npages, i, words = dtrack_bitmap_words(npages);
 	uint64_t *written = dtrack_bitmap_alloc(npages);
 	struct dtrack_harvested seen = { 0 };
-	struct dtrack_selected merged = { 0 };
 	int ret = written ? 0 : -ENOMEM;
 
 	while (!ret && seen.next < npages) {
@@ -151,14 +129,8 @@ static int put_back(struct source_free *f, int watch)
 		written[i] &= f->bits[i];
 		f->bits[i] &= ~written[i];
 	}
-	while (!ret && merged.next < npages) {
-		uint64_t next = merged.next;
-
-		ret = dtrack_merge(f->slot->log, next, npages - next, written,
-				   next, &merged);
-		if (ret == -EINTR && !interrupted)
-			ret = 0;
-	}
+	if (!ret)
+		ret = merge_all(f->slot->log, npages, written);
 	if (!ret)
 		f->written = dtrack_bitmap_count(written, 0, npages);
 	free(written);
@@ -195,6 +167,7 @@ int source_free_open(struct source_free *f, struct source_slot *slot,
 
 	f->base.ops = &ops;
 	f->base.npages = slot->base.npages;
+	f->base.below = &slot->base;
 	f->slot = slot;
 	f->bits = dtrack_bitmap_alloc(f->base.npages);
 	if (!f->bits)

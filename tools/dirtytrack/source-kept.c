@@ -6,7 +6,6 @@
 
 #include "../lib/dirtytrack.h"
 #include "device.h"
-#include "interrupt.h"
 #include "msg.h"
 #include "source-kept.h"
 
@@ -15,21 +14,11 @@ static struct source_kept *to_kept(struct source *src)
 	return (struct source_kept *)src;
 }
 
-static struct source *slot_of(struct source *src)
-{
-	return &to_kept(src)->slot.base;
-}
-
-static int kept_count(struct source *src, uint64_t *dirty)
-{
-	return slot_of(src)->ops->count(slot_of(src), dirty);
-}
-
 static int kept_take(struct source *src, uint64_t *next,
 		     struct dirtytrack_extent *ext, unsigned int max)
 {
 	struct source_kept *k = to_kept(src);
-	int nr = slot_of(src)->ops->take(slot_of(src), next, ext, max), i;
+	int nr = src->below->ops->take(src->below, next, ext, max), i;
 
 	for (i = 0; i < nr; i++) {
 		dtrack_bitmap_set(k->taken, ext[i].first, ext[i].npages);
@@ -38,36 +27,13 @@ static int kept_take(struct source *src, uint64_t *next,
 	return nr;
 }
 
-static int kept_peek(struct source *src, uint64_t first, uint64_t npages,
-		     uint64_t *dirty)
-{
-	return slot_of(src)->ops->peek(slot_of(src), first, npages, dirty);
-}
-
-static int kept_read(struct source *src, uint64_t first, uint64_t npages,
-		     void *buf)
-{
-	return slot_of(src)->ops->read(slot_of(src), first, npages, buf);
-}
-
-static int kept_extent(struct source *src, uint64_t page, uint64_t *end,
-		       bool *hole)
-{
-	return slot_of(src)->ops->extent(slot_of(src), page, end, hole);
-}
-
-static int kept_limit(struct source *src, uint64_t rate)
-{
-	return slot_of(src)->ops->limit(slot_of(src), rate);
-}
-
 static const struct source_ops ops = {
-	.count = kept_count,
+	.count = source_pass_count,
 	.take = kept_take,
-	.peek = kept_peek,
-	.read = kept_read,
-	.extent = kept_extent,
-	.limit = kept_limit,
+	.peek = source_pass_peek,
+	.read = source_pass_read,
+	.extent = source_pass_extent,
+	.limit = source_pass_limit,
 };
 
 int source_kept_open(struct source_kept *k, const char *ref)
@@ -78,6 +44,7 @@ int source_kept_open(struct source_kept *k, const char *ref)
 		return ret;
 	k->base.ops = &ops;
 	k->base.npages = k->slot.base.npages;
+	k->base.below = &k->slot.base;
 	k->any = false;
 	k->taken = dtrack_bitmap_alloc(k->base.npages);
 	if (k->taken)
@@ -109,17 +76,11 @@ int source_kept_restart(struct source_kept *k)
 
 int source_kept_undo(struct source_kept *k)
 {
-	struct dtrack_selected merged = { 0 };
 	int ret;
 
 	if (!k->any)
 		return 0;
-	do {
-		uint64_t next = merged.next;
-
-		ret = dtrack_merge(k->slot.log, next, k->base.npages - next,
-				   k->taken, next, &merged);
-	} while (ret == -EINTR && !interrupted);
+	ret = merge_all(k->slot.log, k->base.npages, k->taken);
 	if (ret) {
 		msg_errno(ret, "slot %s: cannot put pages back into its log",
 			  k->slot.ref);

@@ -44,11 +44,24 @@ struct source_ops {
 	int (*limit)(struct source *src, uint64_t rate);
 };
 
-/* Embedded in what implements it. */
+/**
+ * struct source - memory with a dirty log, embedded in what implements it
+ * @ops: how
+ * @npages: its size
+ * @below: what it stands before, and has from there what it leaves as it is; or NULL
+ */
 struct source {
 	const struct source_ops *ops;
 	uint64_t npages;
+	struct source *below;
 };
+
+/* Operations of one that leaves these to what is @below it. */
+int source_pass_count(struct source *src, uint64_t *dirty);
+int source_pass_peek(struct source *src, uint64_t first, uint64_t npages, uint64_t *dirty);
+int source_pass_read(struct source *src, uint64_t first, uint64_t npages, void *buf);
+int source_pass_extent(struct source *src, uint64_t page, uint64_t *end, bool *hole);
+int source_pass_limit(struct source *src, uint64_t rate);
 
 /* A slot, and a log of its own. */
 struct source_slot {
