@@ -85,8 +85,9 @@ void guard_end(struct guard *g)
 {
 	if (g->pid <= 0)
 		return;
-	guard_tell(g, 0);
 	close(g->fd);
+	/* A guard that was started after this one has that end of its pipe, too. */
+	kill(g->pid, SIGKILL);
 	while (waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	g->pid = 0;

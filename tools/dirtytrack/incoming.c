@@ -51,11 +51,25 @@ static int make_argv(char ***out, char **argv, int fd)
 	return 0;
 }
 
-static void run_qemu(struct incoming *in, int fd)
+/* Once there is a guard: @watched ends without a word if there will not be one. */
+static void wait_for_guard(int watched)
+{
+	ssize_t n;
+	char c;
+
+	do {
+		n = read(watched, &c, 1);
+	} while (n < 0 && errno == EINTR);
+	if (n != 1)
+		_exit(EXIT_RUN);
+}
+
+static void run_qemu(struct incoming *in, int fd, int watched)
 {
 	int inherited = fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
 	char **argv;
 
+	wait_for_guard(watched);
 	if (inherited < 0 || make_argv(&argv, in->argv, inherited))
 		_exit(EXIT_RUN);
 	interrupt_restore();
@@ -64,27 +78,58 @@ static void run_qemu(struct incoming *in, int fd)
 	_exit(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
 }
 
+static void starter_act(void *arg, char state)
+{
+	struct incoming *in = arg;
+
+	if (state == GUARD_KILL)
+		pidfd_send_signal(in->pidfd, SIGKILL, NULL, 0);
+}
+
+/* @watch: where the child waits for it. */
+static int start_starter(struct incoming *in, int watch)
+{
+	int ret = guard_start(&in->starter, starter_act, in);
+
+	if (!ret)
+		ret = guard_tell(&in->starter, GUARD_KILL);
+	if (!ret && write(watch, "", 1) < 0)
+		ret = -errno;
+	return ret;
+}
+
 static int start_qemu(struct incoming *in, int *qmp_fd)
 {
-	int pair[2], ret;
+	int pair[2] = { -1, -1 }, watch[2] = { -1, -1 }, ret, i;
+	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
+	    pipe2(watch, O_CLOEXEC) < 0)
 		goto fail;
-	in->pid = fork();
-	if (!in->pid)
-		run_qemu(in, pair[1]);
-	close(pair[1]);
-	if (in->pid < 0) {
-		in->pid = 0;
-		close(pair[0]);
+	pid = fork();
+	if (pid < 0)
 		goto fail;
+	if (!pid) {
+		close(watch[1]);
+		run_qemu(in, pair[1], watch[0]);
 	}
-	in->pidfd = pidfd_open(in->pid, 0);
+	in->pid = pid;
+	close(watch[0]);
+	close(pair[1]);
 	*qmp_fd = pair[0];
-	return 0;
+	in->pidfd = pidfd_open(in->pid, 0);
+	ret = start_starter(in, watch[1]);
+	close(watch[1]);
+	return ret;
 
 fail:
 	ret = -errno;
+	for (i = 0; i < 2; i++) {
+		if (pair[i] >= 0)
+			close(pair[i]);
+		if (watch[i] >= 0)
+			close(watch[i]);
+	}
 	msg_errno(ret, "%s", in->argv[0]);
 	return ret;
 }
@@ -173,6 +218,8 @@ int incoming_start(struct incoming *in)
 	if (!ret)
 		ret = guard_tell(&in->guard, GUARD_KILL);
 	if (!ret)
+		guard_end(&in->starter);
+	if (!ret)
 		ret = check_waiting(in);
 	if (!ret)
 		ret = check_memory(in);
@@ -225,6 +272,7 @@ int incoming_wait(struct incoming *in)
 
 void incoming_end(struct incoming *in)
 {
+	guard_end(&in->starter);
 	guard_end(&in->guard);
 	vm_state_close(&in->state);
 	qmp_close(in->qmp);

@@ -33,6 +33,7 @@ struct incoming {
 	void *arg;
 
 	struct qmp *qmp;
+	struct guard starter;	/* the one until @guard, which is told of QMP */
 	struct guard guard;
 	struct vm_state state;	/* to be loaded */
 	pid_t pid;		/* 0: none, or it has ended */

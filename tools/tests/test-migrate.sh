@@ -533,6 +533,27 @@ case_interrupted()
 	ends 130 && guest_is here
 }
 
+receiver_has()
+{
+	[ -n "$(receiver_child "$1")" ]
+}
+
+is_gone()
+{
+	! alive "$1"
+}
+
+# It does not answer, and who started it is killed.
+case_killed_at_start()
+{
+	mkdir dst
+	DIRTYTRACK_STANDIN=$PWD/dst "$cmd" receive --slot ram=1M --plugin "$plugin" \
+		--listen "unix:$PWD/nbd" -- sh -c 'exec sleep 1000' 2>dst.log &
+	dst=$!
+	await "$dst" receiver_has sleep && there=$(receiver_child sleep) &&
+		kill -KILL "$dst" && await "$$" is_gone "$there"
+}
+
 case_no_receiver()
 {
 	start -- -- || return 1
@@ -590,7 +611,7 @@ case_killed()
 }
 
 cases=(
-	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone
+	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone killed_at_start
 	beside_others does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
 	bandwidth dry_run free
 	filter_log filter_log_busy filter_log_reconnect filter_rate_reconnect filter_delay
