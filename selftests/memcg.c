@@ -9,6 +9,7 @@
 #include "processes.h"
 
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 
 #define MIB		(1LL << 20)
@@ -73,6 +74,8 @@ static void limit(const char *group, const char *max)
 /* A cgroup2 may be mounted anywhere, or nowhere; it is one and the same. */
 FIXTURE_SETUP(memcg)
 {
+	/* A huge page for what these processes need is all of the slack. */
+	ASSERT_EQ(0, prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	strcpy(self->root, "/tmp/dirtytrack-cgroup-XXXXXX");
 	ASSERT_NE(NULL, mkdtemp(self->root));
 	ASSERT_EQ(0, mount("none", self->root, "cgroup2", 0, NULL));
