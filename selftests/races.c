@@ -105,6 +105,7 @@ FIXTURE_VARIANT_ADD(races, fork_storm) {
 FIXTURE_VARIANT_ADD(races, mprotect_storm) {
 	.race = {
 		.npages = 150,
+		.splits = true,
 		.actors = {
 			{ WAY_STORE, STORM_MPROTECT, .process = true },
 			{ WAY_STORE, STORM_MPROTECT, .process = true },
@@ -118,6 +119,7 @@ FIXTURE_VARIANT_ADD(races, mprotect_storm) {
 FIXTURE_VARIANT_ADD(races, mprotect_storm_many_mappings) {
 	.race = {
 		.npages = 150,
+		.splits = true,
 		.actors = {
 			{ WAY_STORE, STORM_MPROTECT, .process = true },
 			{ WAY_STORE, STORM_MPROTECT, .process = true },
