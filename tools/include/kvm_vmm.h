@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,11 +26,15 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define VMM_CONTROL_SIZE	0x10000U
 #define VMM_RAM			0x10000000U
 #define VMM_MAX_VCPUS		2
+
+/* What a guest is given to end. */
+#define VMM_JOIN_SECONDS	40
 
 /* Where things are in the control memory, as offsets and guest addresses. */
 #define VMM_CODE		0x0000U
@@ -137,7 +142,9 @@ struct vcpu {
 	size_t run_size;
 	pthread_t thread;
 	/* Why the last run did not end with HLT, or empty. */
-	char trouble[80];
+	char trouble[120];
+	/* It is to say where it is, rather than to go on. */
+	volatile bool give_up;
 };
 
 struct vmm {
@@ -281,10 +288,18 @@ static inline void vmm_close(struct vmm *v)
 /* Runs the guest from what was set in its registers until it halts. */
 static inline int vcpu_run(struct vcpu *c)
 {
+	struct kvm_regs regs;
+
 	c->trouble[0] = '\0';
 	while (ioctl(c->fd, KVM_RUN, 0)) {
-		if (errno == EINTR || errno == EAGAIN)
+		if ((errno == EINTR || errno == EAGAIN) && !c->give_up)
 			continue;
+		if (c->give_up && !ioctl(c->fd, KVM_GET_REGS, &regs)) {
+			snprintf(c->trouble, sizeof(c->trouble),
+				 "it does not end, at %#llx: ebx %#llx, ecx %#llx, esi %#llx",
+				 regs.rip, regs.rbx, regs.rcx, regs.rsi);
+			return -1;
+		}
 		snprintf(c->trouble, sizeof(c->trouble), "KVM_RUN: %s",
 			 strerror(errno));
 		return -1;
@@ -371,12 +386,31 @@ static inline int vmm_start_count(struct vmm *v, unsigned int i, __u32 addr,
 	return errno ? -1 : 0;
 }
 
-/* After the stop word was set: 0 if the guest halted. */
+static inline void vcpu_interrupted(int signal)
+{
+	(void)signal;
+}
+
+/*
+ * After the stop word was set: 0 if the guest halted.  One that does not, in
+ * VMM_JOIN_SECONDS, is asked where it is.
+ */
 static inline int vmm_join(struct vmm *v, unsigned int i)
 {
+	const struct sigaction interrupt = { .sa_handler = vcpu_interrupted };
+	struct vcpu *c = &v->vcpus[i];
+	struct timespec end;
 	void *result;
 
-	errno = pthread_join(v->vcpus[i].thread, &result);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += VMM_JOIN_SECONDS;
+	errno = pthread_timedjoin_np(c->thread, &result, &end);
+	if (errno == ETIMEDOUT) {
+		sigaction(SIGUSR1, &interrupt, NULL);
+		c->give_up = true;
+		pthread_kill(c->thread, SIGUSR1);
+		errno = pthread_join(c->thread, &result);
+	}
 	return errno || result ? -1 : 0;
 }
 
