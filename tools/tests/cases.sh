@@ -2,7 +2,8 @@
 # shellcheck shell=bash
 #
 # Cases of a test, each in a process and a directory of its own. Sourced by tests, which
-# have a directory $top, functions case_NAME, and clean_up for the end of each.
+# have a directory $top, functions case_NAME, and clean_up for the end of each; what a case has
+# in the background ends with it in any case.
 #
 # Some show what happens while a guest writes, or before a lease ends. On a machine that
 # stands still at times it may not have written, and the lease may have ended: such a case
@@ -43,6 +44,16 @@ nothing_runs_in()
 	done
 }
 
+end_jobs()
+{
+	local jobs
+
+	jobs=$(jobs -p)
+	# shellcheck disable=SC2086 # several
+	[ -z "$jobs" ] || kill -KILL $jobs 2>/dev/null || :
+	wait
+}
+
 # run_case NUMBER CASE FILE...: its result is a file. Nothing that it started outlives it.
 run_case()
 {
@@ -54,7 +65,7 @@ run_case()
 		mkdir "$dir"
 		status=0
 		# shellcheck disable=SC2086 # a name and arguments
-		(cd "$dir" && trap clean_up EXIT && case_$name) >"$top/log.$number" 2>&1 || status=$?
+		(cd "$dir" && trap 'clean_up; end_jobs' EXIT && case_$name) >"$top/log.$number" 2>&1 || status=$?
 		nothing_runs_in "$dir" >>"$top/log.$number" || status=1
 		[ "$status" = "$again" ] || break
 		echo "# $name: what it needs did not happen, try $try"

@@ -10,15 +10,14 @@ tool=
 
 clean_up()
 {
-	[ -z "$tool" ] || kill -KILL "$tool" 2>/dev/null || :
-	wait
+	:
 }
 
 # new_slot: memory of 4096 pages with data.
 new_slot()
 {
 	mkdir slots
-	export DIRTYTRACK_STANDIN=$PWD/slots DIRTYTRACK_STANDIN_HOLD=$PWD/hold
+	export DIRTYTRACK_STANDIN=$PWD/slots
 	ram=$PWD/slots/ram
 	yes data | head -c 16M >"$ram"
 	truncate -s 512 "$ram.dirty"
@@ -41,34 +40,6 @@ start_tool()
 {
 	env --default-signal=INT "$cmd" "$@" >out 2>err &
 	tool=$!
-}
-
-# has_logs NUMBER: so many logs are the command's, and have all that is declared from now on.
-has_logs()
-{
-	local n has=0
-
-	for n in 0 1 2 3; do
-		! locks "$ram.dirty$n" | grep -qx "$tool" || has=$((has + 1))
-	done
-	[ "$has" = "$1" ]
-}
-
-# hold PASSES: the command goes on until it has done so many. held PASS: it waits before that
-# one, for more to be allowed, or for "go_on".
-hold()
-{
-	echo "$1" >hold
-}
-
-held()
-{
-	[ -e "hold.$1" ]
-}
-
-go_on()
-{
-	rm -f hold
 }
 
 # lines NUMBER: it has printed as many, or more.

@@ -97,7 +97,7 @@ case_holes()
 case_written_meanwhile()
 {
 	new_slot && mkfifo free && start_copy --free free --verify &&
-		until_true has_logs 2 && write 105 && write 300 &&
+		until_true has_logs "$ram" 2 && write 105 && write 300 &&
 		echo 100-199 >free && ends 0 &&
 		said '99 pages are free and left out; 1 were written meanwhile' &&
 		zeroed 100 5 106 94 && is sent "$(sent)" $((4096 - 99))
@@ -134,7 +134,7 @@ case_refused()
 case_interrupted()
 {
 	new_slot && mkfifo free && start_copy --free free &&
-		until_true has_logs 2 && kill -INT "$tool" && ends 130 &&
+		until_true has_logs "$ram" 2 && kill -INT "$tool" && ends 130 &&
 		is image "$(echo image*)" 'image*'
 }
 

@@ -25,7 +25,7 @@ start()
 # watch ARGUMENT...: a command in the background, whose log is there, and clean.
 watch()
 {
-	start_tool "$@" && until_true has_logs 1
+	start_tool "$@" && until_true has_logs "$ram" 1
 }
 
 # It ends when it is told to, and what it had to say is in "out".
