@@ -6,12 +6,6 @@
 
 # shellcheck source=tools/tests/processes.sh
 . "$SRC/tests/processes.sh"
-tool=
-
-clean_up()
-{
-	:
-}
 
 # new_slot: memory of 4096 pages with data.
 new_slot()
