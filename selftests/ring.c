@@ -1393,11 +1393,14 @@ static int compare_doubles(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The time in the middle of making and dropping a log, often, beside writers. */
+/*
+ * Of making and dropping a log, often, beside writers: the time that nine of ten exceed.
+ * That is as long as it has to be, whatever else the machine does.
+ */
 static double create_and_drop(struct __test_metadata *_metadata, int slot, __u32 entries,
 			      int times)
 {
-	double *took = calloc(times, sizeof(*took)), median;
+	double *took = calloc(times, sizeof(*took)), tenth;
 
 	for (int i = 0; i < times; i++) {
 		double start = now();
@@ -1409,9 +1412,9 @@ static double create_and_drop(struct __test_metadata *_metadata, int slot, __u32
 		took[i] = now() - start;
 	}
 	qsort(took, times, sizeof(*took), compare_doubles);
-	median = took[times / 2];
+	tenth = took[times / 10];
 	free(took);
-	return median;
+	return tenth;
 }
 
 TEST_F_TIMEOUT(ring, logs_come_and_go_under_load, 4000)
