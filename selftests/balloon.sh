@@ -9,6 +9,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
+# shellcheck source=selftests/guest.sh
+. "$here/guest.sh"
 
 dirtytrack=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
 built=${OUTPUT:-$here/../build/selftests}
@@ -29,8 +31,7 @@ ram()
 export WORKLOAD="24 500"
 spare=96
 
-[ -e /dev/kvm ] || modprobe -q kvm-amd || modprobe -q kvm-intel || :
-[ -e /dev/kvm ] || skip_all "there is no /dev/kvm"
+need_kvm
 [ -c /dev/dirtytrack ] || bail_out "there is no /dev/dirtytrack: is the module loaded?"
 for file in "$dirtytrack" "$built/qmp"; do
 	[ -x "$file" ] || bail_out "there is no $file: build tools and selftests first"
@@ -73,11 +74,9 @@ stop_guest()
 	rm -f console
 }
 
-# field N of the guest's last tick: 2 is its number, 8 bad pages
 tick()
 {
-	{ tr -d '\r' <console | grep '^tick .* bad [0-9]*$' || echo "tick 0 pages 0 checked 0 bad 0"; } |
-		tail -n 1 | cut -d ' ' -f "$1"
+	last_tick "$1" <console
 }
 
 has_ticked()

@@ -1000,14 +1000,14 @@ static inline void pause_ms(unsigned int ms)
 }
 
 /*
- * True when @condition is, within some seconds.  What a dying process held is
- * gone when wait(2) returns, but for what another CPU or a /proc reader has in
- * hand at that moment.
+ * True when @condition is, soon.  What a dying process held is gone when wait(2)
+ * returns, but for what another CPU or a /proc reader has in hand at that moment.
  */
 #define eventually(condition) ({					\
-	bool __met = false;						\
+	const double __end = now() + TEST_PATIENCE * test_slowness();	\
+	bool __met;							\
 									\
-	for (int __i = 0; __i < 500 && !(__met = (condition)); __i++)	\
+	while (!(__met = (condition)) && now() < __end)			\
 		pause_ms(10);						\
 	__met;								\
 })

@@ -9,7 +9,9 @@
  * arguments alone which are no options.
  *
  * A kernel that checks all it does is slow: DIRTYTRACK_SLOW says how many times, and
- * what is waited for at most, each test's end included, is multiplied by it.
+ * what is waited for at most, each test's end included, is multiplied by it.  The
+ * machine may be slow as well, or stand still for a while: what does not come is told
+ * from what comes late by minutes.
  */
 #ifndef DIRTYTRACK_FILTER_H
 #define DIRTYTRACK_FILTER_H
@@ -32,14 +34,23 @@ static inline int test_slowness(void)
 	return times;
 }
 
+/* Seconds that a test may take at least; the harness's own are 30. */
+#define TEST_SECONDS	300
+
+/* Seconds to wait for what comes at once, or never. */
+#define TEST_PATIENCE	120
+
 static inline void test_give_time(void)
 {
 	struct __fixture_metadata *f;
 	struct __test_metadata *t;
 
 	for (f = __fixture_list; f; f = f->next)
-		for (t = f->tests; t; t = t->next)
+		for (t = f->tests; t; t = t->next) {
+			if (t->timeout < TEST_SECONDS)
+				t->timeout = TEST_SECONDS;
 			t->timeout *= test_slowness();
+		}
 }
 
 static inline bool test_selected(char **patterns, const char *fixture,

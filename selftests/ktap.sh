@@ -9,7 +9,8 @@
 #	skip_all WHY				nothing can be tested here
 #	finish					totals, and the exit status
 #
-# What is waited for at most is multiplied by DIRTYTRACK_SLOW, for slow kernels:
+# What is waited for at most is multiplied by DIRTYTRACK_SLOW, for slow kernels; and it is two
+# minutes at least, for a machine that has other things to do:
 #
 #	wait_for SECONDS COMMAND [ARGUMENT...]	until it succeeds
 #	within SECONDS COMMAND [ARGUMENT...]	ends it, if it does not
@@ -76,9 +77,15 @@ finish()
 	exit $KSFT_PASS
 }
 
+# patience SECONDS
+patience()
+{
+	echo $((($1 > 120 ? $1 : 120) * ${DIRTYTRACK_SLOW:-1}))
+}
+
 wait_for()
 {
-	local end=$((SECONDS + $1 * ${DIRTYTRACK_SLOW:-1}))
+	local end=$((SECONDS + $(patience "$1")))
 
 	shift
 	until "$@"; do
@@ -92,5 +99,5 @@ within()
 	local seconds=$1
 
 	shift
-	timeout $((seconds * ${DIRTYTRACK_SLOW:-1})) "$@"
+	timeout "$(patience "$seconds")" "$@"
 }

@@ -346,7 +346,7 @@ TEST_F(guest, vmm_dies)
 #define RACE_PAGES	192U
 /* Runs at least so long, and longer, up to a limit, if little happened. */
 #define RACE_SECONDS	1.5
-#define RACE_LIMIT	60.0
+#define RACE_LIMIT	180.0
 #define RACE_HARVESTS	20
 #define RACE_WRITES	(4 * RACE_PAGES)
 

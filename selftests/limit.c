@@ -221,7 +221,7 @@ static __u64 writers_done(struct limited *l)
 /* All writers are asleep, each in the middle of a write. */
 static void wait_for_waiters(struct limited *l)
 {
-	for (double end = now() + 60; now() < end; usleep(1000)) {
+	for (double end = now() + TEST_PATIENCE; now() < end; usleep(1000)) {
 		unsigned int asleep = 0;
 		__u64 done = writers_done(l);
 
@@ -242,7 +242,7 @@ static double progress_of_all(struct limited *l)
 	for (unsigned int i = 0; i < l->nr; i++)
 		before[i] = l->writers[i].done;
 	for (unsigned int i = 0; i < l->nr; i++)
-		while (l->writers[i].done == before[i] && now() < start + 30)
+		while (l->writers[i].done == before[i] && now() < start + TEST_PATIENCE)
 			usleep(1000);
 	return now() - start;
 }
@@ -316,22 +316,23 @@ static bool within(double rate, double want, double part)
 }
 
 /*
- * Within 10 % over 5 seconds.  A second measurement is allowed, and told of: someone
- * who did not run for a second has not been dirtying pages either.
+ * Within 10 % over 5 seconds.  More measurements are allowed, and told of: someone who
+ * did not run for a second has not been dirtying pages either, and a machine that is
+ * busy does not let everybody run in each five of them.
  */
+#define MEASUREMENTS 8
+
 static void expect_rate(struct __test_metadata *_metadata, struct limited *l,
 			__u64 want)
 {
-	double rate;
+	double rate = 0;
 
 	/* What had been saved up before there was a limit, or a writer. */
 	dirty_rate(_metadata, l, 0.5);
-	rate = dirty_rate(_metadata, l, 5);
-	fprintf(stderr, "# %.1f pages a second of %llu\n", rate, want);
-	if (!within(rate, want, 0.1)) {
+	for (int i = 0; i < MEASUREMENTS && !within(rate, want, 0.1); i++) {
 		rate = dirty_rate(_metadata, l, 5);
-		fprintf(stderr, "# measured again: %.1f pages a second of %llu\n", rate,
-			want);
+		fprintf(stderr, "# %.1f pages a second of %llu, measurement %d\n", rate,
+			want, i + 1);
 	}
 	EXPECT_TRUE(within(rate, want, 0.1)) {
 		TH_LOG("%.1f pages a second instead of %llu", rate, want);
@@ -341,11 +342,12 @@ static void expect_rate(struct __test_metadata *_metadata, struct limited *l,
 TEST_F_TIMEOUT(rate, holds, 300)
 {
 	struct dirtytrack_slot_info before, after;
-	__u64 rate = variant->rate, pace;
+	__u64 rate = variant->rate, pace = 0;
 
 	/* A limit means something to those who would be a lot faster without. */
 	start_writers(&self->l, variant->writers, variant->way);
-	pace = dirty_rate(_metadata, &self->l, 1);
+	for (int i = 0; i < MEASUREMENTS && rate > pace / 4; i++)
+		pace = dirty_rate(_metadata, &self->l, 1);
 	if (rate > pace / 4) {
 		rate = pace / 4;
 		fprintf(stderr, "# without a limit only %llu pages a second\n", pace);
@@ -454,6 +456,8 @@ TEST_F_TIMEOUT(limit, unused_is_forfeited, 300)
 	start_writers(&self->l, 2, STORE);
 	start = now();
 	usleep(1000000);
+	while (writers_done(&self->l) <= 20 && now() < start + TEST_PATIENCE)
+		usleep(1000);
 	dirty = test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
 	seconds = now() - start;
 	join_writers(&self->l);
@@ -611,34 +615,55 @@ TEST_F_TIMEOUT(limit, no_lock_is_held_by_the_kernels_writes, 300)
 
 /* ---- how a wait ends ---- */
 
-/* A second is the most that a writer waits at once, and then he has his page. */
-TEST_F_TIMEOUT(limit, nobody_waits_long, 300)
+/* Of four writers with a limit of one page a second, for 10 seconds. */
+static void longest_waits(struct __test_metadata *_metadata, struct limited *l,
+			  double *longest, __u64 *fewest)
 {
-	double longest[4], start;
+	double start, most;
 
-	test_limit(self->l.log, 1);
-	start_writers(&self->l, 4, STORE);
+	test_limit(l->log, 1);
+	start_writers(l, 4, STORE);
 	start = now();
 	while (now() < start + 10) {
 		usleep(100000);
-		test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
+		test_harvest_all(l->log, 0, 0, NPAGES, l->got, 0);
 	}
+	*fewest = UINT64_MAX;
 	for (int i = 0; i < 4; i++) {
+		__u64 done = l->writers[i].done;
+
 		/* One page at once for what was saved up, then one a second. */
-		EXPECT_LE(5, self->l.writers[i].done) {
-			TH_LOG("writer %d had %llu pages in 10 s", i,
-			       (__u64)self->l.writers[i].done);
+		most = now() - start + 4;
+		EXPECT_GE(most, done) {
+			TH_LOG("writer %d had %llu pages in %.1f s", i, done, most - 4);
 		}
-		EXPECT_GE(14, self->l.writers[i].done);
+		*fewest = done < *fewest ? done : *fewest;
 	}
-	join_writers(&self->l);
+	join_writers(l);
 	for (int i = 0; i < 4; i++)
-		longest[i] = self->l.writers[i].longest;
+		longest[i] = l->writers[i].longest;
 	qsort(longest, 4, sizeof(*longest), compare_doubles);
-	fprintf(stderr, "# longest waits for a page: %.2f %.2f %.2f %.2f s\n", longest[0],
-		longest[1], longest[2], longest[3]);
-	EXPECT_LT(0.9, longest[0]);
+	fprintf(stderr, "# longest waits for a page: %.2f %.2f %.2f %.2f s; %llu pages at least\n",
+		longest[0], longest[1], longest[2], longest[3], *fewest);
+}
+
+/*
+ * A second is the most that a writer waits at once, and then he has his page; at least
+ * in one of several tries, for the machine may keep everybody waiting.
+ */
+TEST_F_TIMEOUT(limit, nobody_waits_long, 300)
+{
+	double longest[4];
+	__u64 fewest;
+
+	for (int i = 0; i < TRIES; i++) {
+		longest_waits(_metadata, &self->l, longest, &fewest);
+		EXPECT_LT(0.9, longest[0]);
+		if (longest[1] < 2 && fewest >= 5)
+			break;
+	}
 	EXPECT_GT(2, longest[1]);
+	EXPECT_LE(5, fewest);
 }
 
 enum release { LIFT, RAISE, CLOSE, KILL_HOLDER, RELEASES };
@@ -787,13 +812,13 @@ TEST_F_TIMEOUT(limit, handler_runs_while_waiting, 300)
 		start = now();
 		handled = 0;
 		ASSERT_EQ(0, pthread_kill(self->l.writers[0].thread, SIGUSR1));
-		while (!handled && now() < start + 30)
+		while (!handled && now() < start + TEST_PATIENCE)
 			usleep(1000);
 		took[i] = now() - start;
 		EXPECT_EQ(1, handled);
 		/* The page is still to be waited for. */
 		wait_for_waiters(&self->l);
-		EXPECT_GE(done + 1, self->l.writers[0].done);
+		EXPECT_GE(done + 1 + (__u64)(now() - start), self->l.writers[0].done);
 	}
 	join_writers(&self->l);
 	expect_at_once(_metadata, "a handler", took);
@@ -832,7 +857,7 @@ TEST_F_TIMEOUT(limit, pwrite_is_interrupted, 300)
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	test_limit(self->l.log, 1);
 	for (int i = 0; i < TRIES; i++) {
-		double start;
+		double begin = now(), start;
 		__u64 dirty;
 
 		test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
@@ -856,7 +881,8 @@ TEST_F_TIMEOUT(limit, pwrite_is_interrupted, 300)
 			EXPECT_EQ(0, dirty);
 		} else {
 			EXPECT_LT(0, p.ret);
-			EXPECT_GT(20 * (ssize_t)PAGE_SIZE, p.ret);
+			/* One a second, and what had been saved up. */
+			EXPECT_GT((now() - begin + 4) * PAGE_SIZE, p.ret);
 			EXPECT_EQ(p.ret / PAGE_SIZE, dirty);
 			EXPECT_TRUE(bytes_are(self->l.mem, i + 1, p.ret));
 		}
@@ -894,52 +920,63 @@ static void *doomed_run(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(limit, mapping_goes_while_waiting, 300)
+/* Of four writers, how many were waiting for a page when their mapping went. */
+static int doomed_round(struct __test_metadata *_metadata, int dev, bool slot_goes,
+			bool log_goes)
+{
+	struct doomed d[4];
+	int slot, log, hit = 0;
+	double start;
+	char *mem;
+	__u32 id;
+
+	slot = test_slot_create(dev, NULL, NPAGES << DIRTYTRACK_PAGE_SHIFT, &id);
+	mem = test_map(slot, 0, NPAGES);
+	log = test_log_create(slot, 0);
+	test_limit(log, 1);
+	/* What was saved up is used: the next ones wait. */
+	for (int k = 0; k < 2; k++)
+		page_write(mem, 100 + k, 1);
+	for (int k = 0; k < 4; k++) {
+		d[k] = (struct doomed){ .at = page_at(mem, k) };
+		ASSERT_EQ(0, pthread_create(&d[k].thread, NULL, doomed_run, &d[k]));
+	}
+	for (int k = 0; k < 4; k++)
+		while (!d[k].signal && (!d[k].tid || !sleeps(d[k].tid)))
+			usleep(1000);
+	test_unmap(mem, NPAGES);
+	/* With the slot, and its limit: nobody has it but those who wait. */
+	if (slot_goes)
+		close(slot);
+	if (log_goes)
+		close(log);
+	start = now();
+	for (int k = 0; k < 4; k++) {
+		pthread_join(d[k].thread, NULL);
+		hit += d[k].signal == SIGSEGV;
+	}
+	EXPECT_GT(TEST_PATIENCE, now() - start);
+	if (!slot_goes)
+		close(slot);
+	if (!log_goes)
+		close(log);
+	EXPECT_TRUE(eventually(!test_slot_listed(dev, id)));
+	return hit;
+}
+
+TEST_F_TIMEOUT(limit, mapping_goes_while_waiting, 600)
 {
 	struct sigaction action = { .sa_handler = on_segv };
 	int dev = test_device();
 
 	ASSERT_EQ(0, sigaction(SIGSEGV, &action, NULL));
 	for (int i = 0; i < 4; i++) {
-		struct doomed d[4];
-		int slot, log;
-		double start;
-		char *mem;
-		__u32 id;
+		int hit = 0;
 
-		slot = test_slot_create(dev, NULL, NPAGES << DIRTYTRACK_PAGE_SHIFT, &id);
-		mem = test_map(slot, 0, NPAGES);
-		log = test_log_create(slot, 0);
-		test_limit(log, 1);
-		/* What was saved up is used: the next ones wait. */
-		for (int k = 0; k < 2; k++)
-			page_write(mem, 100 + k, 1);
-		for (int k = 0; k < 4; k++) {
-			d[k] = (struct doomed){ .at = page_at(mem, k) };
-			ASSERT_EQ(0, pthread_create(&d[k].thread, NULL, doomed_run, &d[k]));
-		}
-		for (int k = 0; k < 4; k++)
-			while (!d[k].tid || !sleeps(d[k].tid))
-				usleep(1000);
-		test_unmap(mem, NPAGES);
-		/* With the slot, and its limit: nobody has it but those who wait. */
-		if (i % 2)
-			close(slot);
-		if (i >= 2)
-			close(log);
-		start = now();
-		for (int k = 0; k < 4; k++) {
-			pthread_join(d[k].thread, NULL);
-			EXPECT_EQ(SIGSEGV, d[k].signal);
-		}
-		EXPECT_GT(10, now() - start);
-		if (!(i % 2))
-			close(slot);
-		if (i < 2)
-			close(log);
-		for (int k = 0; k < 1000 && test_slot_listed(dev, id); k++)
-			usleep(10000);
-		EXPECT_FALSE(test_slot_listed(dev, id));
+		/* Where a second goes by before, one of them has had his page. */
+		for (int try = 0; try < TRIES && hit != 4; try++)
+			hit = doomed_round(_metadata, dev, i % 2, i >= 2);
+		EXPECT_EQ(4, hit);
 	}
 	close(dev);
 }

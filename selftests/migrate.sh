@@ -14,6 +14,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
+# shellcheck source=selftests/guest.sh
+. "$here/guest.sh"
 
 export DIRTYTRACK=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
 built=${OUTPUT:-$here/../build/selftests}
@@ -32,8 +34,7 @@ accel=${ACCEL:-kvm}
 cpu=max
 if [ "$accel" = kvm ]; then
 	cpu=host
-	[ -e /dev/kvm ] || modprobe -q kvm-amd || modprobe -q kvm-intel || :
-	[ -e /dev/kvm ] || skip_all "there is no /dev/kvm"
+	need_kvm
 fi
 [ -n "${DIRTYTRACK_STANDIN:-}" ] || [ -c /dev/dirtytrack ] || bail_out "there is no /dev/dirtytrack: is the module loaded?"
 for file in "$DIRTYTRACK" "$built/qmp"; do
@@ -65,11 +66,9 @@ console()
 	done | tr -d '\r'
 }
 
-# field N of the guest's last tick: 2 is its number, 8 bad pages
 tick()
 {
-	{ console | grep '^tick .* bad [0-9]*$' || echo "tick 0 pages 0 checked 0 bad 0"; } |
-		tail -n 1 | cut -d ' ' -f "$1"
+	console | last_tick "$1"
 }
 
 has_ticked()

@@ -290,7 +290,7 @@ TEST_F(trace, harvest)
 			TH_LOG("%s", e);
 		}
 		EXPECT_LT(0, value_in(e, "nsecs"));
-		EXPECT_GT(10000000000ULL, value_in(e, "nsecs"));
+		EXPECT_GT(TEST_SECONDS * 1000000000ULL, value_in(e, "nsecs"));
 		free(e);
 	}
 	EXPECT_EQ(NULL, event(&at, "harvest"));
@@ -441,15 +441,19 @@ TEST_F(trace, throttle)
 	ASSERT_EQ(0, dt_ioctl(log, DIRTYTRACK_LOG_LIMIT, &limit));
 	EXPECT_EQ(20, fdinfo(slot, "slot_rate"));
 	EXPECT_EQ(20, fdinfo(log, "log_rate"));
-	/* Two turns may have been saved up: the others are waited for. */
-	for (int i = 0; i < 6; i++)
-		page_write(map, i, 1);
-	for (int i = 6; i < 9; i++)
-		ASSERT_EQ(1, pwrite(slot, "x", 1, i * PAGE_SIZE));
+	/*
+	 * Two turns may have been saved up, and more whenever this did not run: the others
+	 * are waited for.
+	 */
+	for (int i = 0; i < NPAGES && fdinfo(slot, "slot_throttles") < 6; i++)
+		if (i % 3 < 2)
+			page_write(map, i, 1);
+		else
+			ASSERT_EQ(1, pwrite(slot, "x", 1, i * PAGE_SIZE));
 	look(self);
 	for (at = self->text; (e = event(&at, "throttle")); nr++) {
 		EXPECT_EQ(id, value_in(e, "slot"));
-		EXPECT_GT(9, value_in(e, "page"));
+		EXPECT_GT(NPAGES, value_in(e, "page"));
 		EXPECT_LT(0, value_in(e, "nsecs"));
 		nsecs += value_in(e, "nsecs");
 		free(e);
@@ -846,7 +850,7 @@ struct reader {
 	pthread_t thread;
 	const char *path;
 	volatile bool *stop;
-	unsigned long reads;
+	volatile unsigned long reads;
 };
 
 static void *reader(void *arg)
@@ -864,6 +868,15 @@ static void *reader(void *arg)
 	return NULL;
 }
 
+/* Each of them a few times. */
+static bool have_read(const struct reader *readers)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(debug_files); i++)
+		if (readers[i].reads <= 3)
+			return false;
+	return true;
+}
+
 /* Read while slots and logs come and go. */
 TEST_F(debugfs, while_they_go)
 {
@@ -875,7 +888,7 @@ TEST_F(debugfs, while_they_go)
 		readers[i] = (struct reader){ .path = debug_files[i], .stop = &stop };
 		ASSERT_EQ(0, pthread_create(&readers[i].thread, NULL, reader, &readers[i]));
 	}
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < 300 || !have_read(readers); i++) {
 		int slots[4], logs[4];
 
 		for (int n = 0; n < 4; n++) {

@@ -35,15 +35,22 @@ workload()
 	dirtytrack run --slot observed=1M -- \
 		"$writer" '{observed}' 256 1000 "$work/ready" 2>"$work/run" &
 	pids+=($!)
-	wait_for 20 test -e "$work/ready" || { note "$(cat "$work/run")"; return 1; }
+	wait_for 120 test -e "$work/ready" || { note "$(cat "$work/run")"; return 1; }
 	slot=$(dirtytrack info -J observed | sed -n 's/.*"id": *\([0-9]*\).*/\1/p')
 	dirtytrack rate --interval 0.2 observed >/dev/null 2>&1 &
 	pids+=($!)
 	[ -n "$slot" ]
 }
 
-# bpf EXAMPLE WANTED: what it prints when it is interrupted.
+# bpf EXAMPLE WANTED: what it prints when it is interrupted; after a longer time if those
+# whom it watches have done nothing in a short one.
 bpf()
+{
+	bpf_for "$1" "$2" 3 || bpf_for "$1" "$2" 10 || bpf_for "$1" "$2" 30
+}
+
+# bpf_for EXAMPLE WANTED SECONDS
+bpf_for()
 {
 	local command status=0 tracer
 
@@ -53,7 +60,7 @@ bpf()
 	bash -c "exec $command" >"$work/bpf" 2>&1 &
 	tracer=$!
 	pids+=("$tracer")
-	wait_for 100 grep -q '^Attaching' "$work/bpf" && sleep 3
+	wait_for 100 grep -q '^Attaching' "$work/bpf" && sleep "$3"
 	kill -INT $tracer
 	within 30 tail --pid=$tracer -f /dev/null
 	grep -q -- "$2" "$work/bpf" || status=1
@@ -66,16 +73,24 @@ histogram()
 	bpf 'bpftrace.*_harvest' "^@us\[$slot, 1\]:" && grep -q '^\[.*) .*|@' "$work/bpf"
 }
 
+traced()
+{
+	grep -q "dirtytrack_harvest: slot=$slot log=1 first=0 npages=256 next=256 dirty=[1-9]" \
+		"$work/pipe"
+}
+
 by_tracefs()
 {
 	local status=0
 
 	eval "$(example 'echo 1 .*_harvest/enable')" || return
 	# It reads until it is ended.
-	timeout 3 bash -c "$(example 'cat .*trace_pipe')" >"$work/pipe"
+	bash -c "exec $(example 'cat .*trace_pipe')" >"$work/pipe" &
+	pids+=($!)
+	wait_for 60 traced || status=1
+	kill $! 2>/dev/null
+	wait $! 2>/dev/null
 	echo 0 >$tracing/events/dirtytrack/enable
-	grep -q "dirtytrack_harvest: slot=$slot log=1 first=0 npages=256 next=256 dirty=[1-9]" \
-		"$work/pipe" || status=1
 	[ "$status" = 0 ] || note "$(head -n 20 "$work/pipe")"
 	return $status
 }

@@ -8,6 +8,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
+# shellcheck source=selftests/guest.sh
+. "$here/guest.sh"
 
 dirtytrack=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
 built=${OUTPUT:-$here/../build/selftests}
@@ -27,8 +29,7 @@ export WORKLOAD="24 2000"
 # Of the pages reported, so many percent may be as they were.
 in_vain_limit=5
 
-[ -e /dev/kvm ] || modprobe -q kvm-amd || modprobe -q kvm-intel || :
-[ -e /dev/kvm ] || skip_all "there is no /dev/kvm"
+need_kvm
 [ -c /dev/dirtytrack ] || bail_out "there is no /dev/dirtytrack: is the module loaded?"
 for file in "$dirtytrack" "$built/overreport" "$built/qmp"; do
 	[ -x "$file" ] || bail_out "there is no $file: build tools and selftests first"
@@ -50,11 +51,9 @@ trap clean_up EXIT
 
 # ---- the guest ----
 
-# field N of the guest's last tick: 2 is its number, 4 pages written, 8 bad ones
 tick()
 {
-	{ tr -d '\r' < console | grep '^tick .* bad [0-9]*$' || echo "tick 0 pages 0 checked 0 bad 0"; } |
-		tail -n 1 | cut -d ' ' -f "$1"
+	last_tick "$1" <console
 }
 
 has_ticked()

@@ -214,7 +214,7 @@ static void race_start(struct __test_metadata *_metadata, struct race *r)
 static void race_wait(const struct race *r)
 {
 	double seconds = race_seconds(1), start = now();
-	double limit = (4 * seconds + 60) * test_slowness();
+	double limit = (4 * seconds + TEST_PATIENCE) * test_slowness();
 
 	while (now() - start < seconds ||
 	       (now() - start < limit && !worked_enough(r))) {

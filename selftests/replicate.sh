@@ -13,6 +13,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=selftests/ktap.sh
 . "$here/ktap.sh"
+# shellcheck source=selftests/guest.sh
+. "$here/guest.sh"
 
 export DIRTYTRACK=${DIRTYTRACK:-$here/../build/tools/dirtytrack}
 export GUEST=${GUEST:-$here/../build/demo}
@@ -25,8 +27,7 @@ accel=${ACCEL:-kvm}
 cpu=max
 if [ "$accel" = kvm ]; then
 	cpu=host
-	[ -e /dev/kvm ] || modprobe -q kvm-amd || modprobe -q kvm-intel || :
-	[ -e /dev/kvm ] || skip_all "there is no /dev/kvm"
+	need_kvm
 fi
 [ -n "${DIRTYTRACK_STANDIN:-}" ] || [ -c /dev/dirtytrack ] || bail_out "there is no /dev/dirtytrack: is the module loaded?"
 [ -x "$DIRTYTRACK" ] || bail_out "there is no $DIRTYTRACK: build tools first"
@@ -63,11 +64,10 @@ machine()
 		-serial "file:$1.console")
 }
 
-# tick NAME FIELD: of its guest's last; field 2 is its number, 8 bad pages.
+# tick NAME FIELD: of its guest's last.
 tick()
 {
-	{ tr -d '\r' <"$1.console" | grep '^tick .* bad [0-9]*$' ||
-		echo "tick 0 pages 0 checked 0 bad 0"; } 2>/dev/null | tail -n 1 | cut -d ' ' -f "$2"
+	cat "$1.console" 2>/dev/null | last_tick "$2"
 }
 
 has_ticked()

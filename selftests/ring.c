@@ -681,7 +681,7 @@ TEST_F(ring, sleeper_is_woken_at_the_watermark)
 			ASSERT_EQ(0, fallocate(self->slot, FALLOC_FL_PUNCH_HOLE |
 					       FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE));
 		}
-		EXPECT_TRUE(wait_for(&s.woken, 20)) {
+		EXPECT_TRUE(wait_for(&s.woken, TEST_PATIENCE)) {
 			TH_LOG("the sleeper was not woken, round %d", i);
 			_exit(KSFT_FAIL);
 		}
@@ -709,7 +709,7 @@ TEST_F(ring, sleeper_is_woken_by_an_overflow)
 	/* From here on there is no room. */
 	ring_set_tail(r, ring_head(r) - MIN);
 	page_write(self->mem, MIN, 1);
-	EXPECT_TRUE(wait_for(&s.woken, 20));
+	EXPECT_TRUE(wait_for(&s.woken, TEST_PATIENCE));
 	EXPECT_EQ(2, ring_overflows(r));
 	if (!s.woken)
 		_exit(KSFT_FAIL);
@@ -892,7 +892,7 @@ static void *wakeups_writer(void *arg)
 	__u64 random = 362436069ULL * (t->write_by + 1);
 
 	while (!w->stop) {
-		double end = now() + 20;
+		double end = now() + TEST_PATIENCE * test_slowness();
 
 		for (__u64 n = next_random(&random) % t->burst; n; n--) {
 			wakeups_write(w, t->write_by, next_random(&random) >> 20);
@@ -925,7 +925,7 @@ static void wakeups_run(struct __test_metadata *_metadata, struct wakeups *w,
 					    &writers[i]));
 	}
 	while (!w->stop && (now() < start + seconds ||
-			    (w->cycles < 200 && now() < start + 60 * test_slowness())))
+			    (w->cycles < 200 && now() < start + TEST_PATIENCE * test_slowness())))
 		usleep(20000);
 	cycles = w->cycles;
 	w->stop = true;
@@ -996,7 +996,7 @@ static void entry_before_write(struct __test_metadata *_metadata, struct ring *r
 
 	catch_up(r);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, same_page_writer, &s));
-	for (; now() < end || rounds < 500; rounds++) {
+	for (; now() < end || rounds < 500 || s.writes <= 100; rounds++) {
 		bitmap_zero(got, NPAGES);
 		ASSERT_EQ(0, _ring_take(r, got));
 		/* The page is clean now, or the other thread has written already. */
@@ -1393,11 +1393,14 @@ static int compare_doubles(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The time in the middle of making and dropping a log, often, beside writers. */
+/*
+ * Of making and dropping a log, often, beside writers: the time that nine of ten exceed.
+ * That is as long as it has to be, whatever else the machine does.
+ */
 static double create_and_drop(struct __test_metadata *_metadata, int slot, __u32 entries,
 			      int times)
 {
-	double *took = calloc(times, sizeof(*took)), median;
+	double *took = calloc(times, sizeof(*took)), tenth;
 
 	for (int i = 0; i < times; i++) {
 		double start = now();
@@ -1409,16 +1412,16 @@ static double create_and_drop(struct __test_metadata *_metadata, int slot, __u32
 		took[i] = now() - start;
 	}
 	qsort(took, times, sizeof(*took), compare_doubles);
-	median = took[times / 2];
+	tenth = took[times / 10];
 	free(took);
-	return median;
+	return tenth;
 }
 
 TEST_F_TIMEOUT(ring, logs_come_and_go_under_load, 4000)
 {
 	struct same_page s[2] = { { .mem = self->mem }, { .mem = self->mem + PAGE_SIZE } };
 	__u32 logs = logs_of(self->slot);
-	double with, without;
+	double with = 1e9, without = 1e9, t;
 	pthread_t threads[2];
 	__u64 before;
 
@@ -1430,8 +1433,12 @@ TEST_F_TIMEOUT(ring, logs_come_and_go_under_load, 4000)
 	EXPECT_GT(before + (64 << 10), vmalloc_used());
 
 	/* Neither waits for all processors to have been elsewhere. */
-	without = create_and_drop(_metadata, self->slot, 0, 200);
-	with = create_and_drop(_metadata, self->slot, MIN, 200);
+	for (int i = 0; i < 5; i++) {
+		t = create_and_drop(_metadata, self->slot, 0, 40);
+		without = t < without ? t : without;
+		t = create_and_drop(_metadata, self->slot, MIN, 40);
+		with = t < with ? t : with;
+	}
 	fprintf(stderr, "# a log made and dropped: %.0f us, with a ring %.0f us\n",
 		without * 1e6, with * 1e6);
 	EXPECT_GT((4 * without + 0.001) * test_slowness(), with);

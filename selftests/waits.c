@@ -558,18 +558,44 @@ static bool delivered(const struct large *l, __u64 group)
 	return *(const volatile __u64 *)(l->seen + group * (GROUP / 64)) & 1;
 }
 
+/* How many harvests of @log there were within the calls for a thousand groups. */
+static unsigned int harvests_within(struct __test_metadata *_metadata, struct large *l,
+				    int log)
+{
+	struct dirtytrack_harvest arg;
+	unsigned int within = 0;
+	__u64 seen[GROUP / 64];
+	pthread_t thread;
+
+	atomic_store(&l->stop, false);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, harvest_much, l));
+	while (!atomic_load(&l->stop)) {
+		bool begun = delivered(l, 1);
+
+		page_write(l->map, 0, 1);
+		memset(seen, 0, sizeof(seen));
+		test_harvest(log, 0, 0, GROUP, seen, 0, &arg);
+		EXPECT_EQ(1, seen[0] & 1);
+		/* It had delivered its first group before, and has the last yet to. */
+		if (begun && delivered(l, 1) && !delivered(l, MANY_GROUPS - 1))
+			within++;
+	}
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	TH_LOG("%u harvests within %d calls for %d groups", within, MANY_CALLS,
+	       MANY_GROUPS);
+	return within;
+}
+
 /*
  * Within one call for a thousand groups, another log is harvested many times: it
  * waits for a group or a few, not for the call.  If it did, then at most once a call.
+ * Who does not run meanwhile harvests nothing, and may try again.
  */
 TEST(another_harvest_delays_by_a_group)
 {
 	const __u64 npages = (__u64)MANY_GROUPS * GROUP;
 	unsigned int within = 0;
-	__u64 seen[GROUP / 64];
-	struct dirtytrack_harvest arg;
 	struct large l = { 0 };
-	pthread_t thread;
 	int slot, log;
 
 	run_on(HERE);
@@ -578,21 +604,8 @@ TEST(another_harvest_delays_by_a_group)
 	l.seen = bitmap_alloc(npages);
 	l.log = test_log_create(slot, 0);
 	log = test_log_create(slot, 0);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, harvest_much, &l));
-	while (!atomic_load(&l.stop)) {
-		bool begun = delivered(&l, 1);
-
-		page_write(l.map, 0, 1);
-		memset(seen, 0, sizeof(seen));
-		test_harvest(log, 0, 0, GROUP, seen, 0, &arg);
-		EXPECT_EQ(1, seen[0] & 1);
-		/* It had delivered its first group before, and has the last yet to. */
-		if (begun && delivered(&l, 1) && !delivered(&l, MANY_GROUPS - 1))
-			within++;
-	}
-	ASSERT_EQ(0, pthread_join(thread, NULL));
-	TH_LOG("%u harvests within %d calls for %d groups", within, MANY_CALLS,
-	       MANY_GROUPS);
+	for (int i = 0; i < 10 && within < 5 * MANY_CALLS; i++)
+		within = harvests_within(_metadata, &l, log);
 	EXPECT_LE(5 * MANY_CALLS, within);
 	test_unmap(l.map, npages);
 	free(l.seen);

@@ -12,15 +12,14 @@
  * All must agree on how many pages are dirty and on the sum of their numbers.  The
  * ways take turns; what is printed is the median of the runs.
  */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../lib/dirtytrack.h"
 #include "sheet.h"
+#include "small.h"
 
 #define PAGES_PER_GIB	((1ULL << 30) >> DIRTYTRACK_PAGE_SHIFT)
 #define MAX_RUNS	99
@@ -99,18 +98,10 @@ static const struct {
 
 enum { BYTE, LONG, LIBRARY, READ, NR_WAYS };
 
-static double now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
-}
-
 static double time_walk(unsigned int way, const uint64_t *bitmap, struct visit *v)
 {
 	unsigned int times = nbits < LEAST_PAGES ? LEAST_PAGES / nbits : 1;
-	double start = now_us();
+	double start = small_now_us();
 
 	for (unsigned int i = 0; i < times; i++) {
 		*v = (struct visit){ 0 };
@@ -118,7 +109,7 @@ static double time_walk(unsigned int way, const uint64_t *bitmap, struct visit *
 		/* The compiler has no right to know that it is the same again. */
 		__asm__ volatile("" : : "r"(v), "r"(bitmap) : "memory");
 	}
-	return (now_us() - start) / times;
+	return (small_now_us() - start) / times;
 }
 
 /* @part of all pages, in runs of @length, scattered. */
@@ -208,33 +199,21 @@ int main(int argc, char **argv)
 		{ "byte_to_library", "BYTES/LIBRARY" },
 		{ "library_to_read", "LIBRARY/READ" },
 	};
-	uint64_t max = 1024;
-	unsigned int runs = 5;
+	unsigned int max = 1024, runs = 5;
 	const char *json = NULL;
 	struct sheet *sheet;
 	uint64_t *bitmap;
-	int opt;
+	const struct small_option options[] = {
+		{ 'j', .text = &json },
+		{ 'r', .number = &runs },
+		{ 's', .number = &max },
+		{ 0 }
+	};
 
-	while ((opt = getopt(argc, argv, "j:r:s:")) != -1) {
-		switch (opt) {
-		case 'j':
-			json = optarg;
-			break;
-		case 'r':
-			runs = atoi(optarg);
-			break;
-		case 's':
-			max = atoi(optarg);
-			break;
-		default:
-			runs = 0;
-		}
-	}
-	if (optind < argc || !runs || runs > MAX_RUNS || !max || max > 65536) {
-		fprintf(stderr, "usage: bench-bitmap [-j FILE] [-r RUNS] [-s GIB]\n");
-		return 2;
-	}
-	bitmap = dtrack_bitmap_alloc(max * PAGES_PER_GIB);
+	if (!small_options(argc, argv, options) || !runs || runs > MAX_RUNS ||
+	    !max || max > 65536)
+		return small_usage("[-j FILE] [-r RUNS] [-s GIB]");
+	bitmap = dtrack_bitmap_alloc((uint64_t)max * PAGES_PER_GIB);
 	if (!bitmap) {
 		fprintf(stderr, "bench-bitmap: no memory\n");
 		return 1;

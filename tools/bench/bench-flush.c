@@ -26,7 +26,6 @@
  * one, which is less what others do to it.  Each flush is compared with the source, and its bitmaps must be clear.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -37,6 +36,7 @@
 
 #include "bench.h"
 #include "sheet.h"
+#include "small.h"
 
 #define MAX_RUNS	99
 #define MAX_THREADS	64
@@ -605,34 +605,19 @@ int main(int argc, char **argv)
 	unsigned int pages = 65536;
 	const char *json = NULL;
 	bool search = false;
-	int opt;
+	const struct small_option options[] = {
+		{ 'j', .text = &json },
+		{ 'm', .flag = &search },
+		{ 'n', .number = &pages },
+		{ 'r', .number = &runs },
+		{ 't', .number = &max_threads },
+		{ 0 }
+	};
 
-	while ((opt = getopt(argc, argv, "j:mn:r:t:")) != -1) {
-		switch (opt) {
-		case 'j':
-			json = optarg;
-			break;
-		case 'm':
-			search = true;
-			break;
-		case 'n':
-			pages = atoi(optarg);
-			break;
-		case 'r':
-			runs = atoi(optarg);
-			break;
-		case 't':
-			max_threads = atoi(optarg);
-			break;
-		default:
-			runs = 0;
-		}
-	}
-	if (optind < argc || !runs || runs > MAX_RUNS || pages < PARTS * FEW ||
-	    pages > 1 << 24 || !max_threads || max_threads > MAX_THREADS) {
-		fprintf(stderr, "usage: bench-flush [-m] [-j FILE] [-n PAGES] [-r RUNS] [-t THREADS]\n");
-		return EXIT_USAGE;
-	}
+	if (!small_options(argc, argv, options) || !runs || runs > MAX_RUNS ||
+	    pages < PARTS * FEW ||
+	    pages > 1 << 24 || !max_threads || max_threads > MAX_THREADS)
+		return small_usage("[-m] [-j FILE] [-n PAGES] [-r RUNS] [-t THREADS]");
 	npages = pages;
 	if (search)
 		measure_search(json);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "sheet.h"
+#include "small.h"
 
 #define DIRECTORY	"/sys/kernel/debug/bench_srcu/"
 #define MAX_RUNS	99
@@ -30,12 +31,6 @@ static const double parts[] = { 0.5, 0.9, 0.99, 1 };
 
 /* Microseconds. */
 static double results[NR_METHODS][NR_PARTS][MAX_RUNS];
-
-static void __attribute__((noreturn)) die(const char *what)
-{
-	fprintf(stderr, "bench-latency: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 static int compare(const void *a, const void *b)
 {
@@ -54,12 +49,12 @@ static void measure(unsigned int method, unsigned int run)
 	snprintf(path, sizeof(path), DIRECTORY "%s", methods[method]);
 	f = fopen(path, "re");
 	if (!f)
-		die(path);
+		small_die(path, errno);
 	errno = ENODATA;
 	while (n < MAX_HARVESTS && fscanf(f, "%lf", &times[n]) == 1)
 		n++;
 	if (!n)
-		die(path);
+		small_die(path, errno);
 	fclose(f);
 	qsort(times, n, sizeof(times[0]), compare);
 	for (unsigned int i = 0; i < NR_PARTS; i++) {
@@ -83,36 +78,25 @@ int main(int argc, char **argv)
 	unsigned int runs = 5;
 	struct sheet *sheet;
 	double xchg_p99 = 0;
-	int opt, fd;
+	int fd;
+	const struct small_option options[] = {
+		{ 'j', .text = &json },
+		{ 'm', .text = &module },
+		{ 'r', .number = &runs },
+		{ 0 }
+	};
 
-	while ((opt = getopt(argc, argv, "j:m:r:")) != -1) {
-		switch (opt) {
-		case 'j':
-			json = optarg;
-			break;
-		case 'm':
-			module = optarg;
-			break;
-		case 'r':
-			runs = atoi(optarg);
-			break;
-		default:
-			runs = 0;
-		}
-	}
-	if (optind < argc || !module || !runs || runs > MAX_RUNS) {
-		fprintf(stderr, "usage: bench-latency [-j FILE] [-r RUNS] -m MODULE\n");
-		return 2;
-	}
+	if (!small_options(argc, argv, options) || !module || !runs || runs > MAX_RUNS)
+		return small_usage("[-j FILE] [-r RUNS] -m MODULE");
 	fd = open(module, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
-		die(module);
+		small_die(module, errno);
 	close(fd);
 	for (unsigned int run = 0; run < runs; run++)
 		for (unsigned int i = 0; i < NR_METHODS; i++)
 			measure(i, run);
 	if (syscall(SYS_delete_module, "bench_srcu", O_NONBLOCK))
-		die("unloading bench_srcu");
+		small_die("unloading bench_srcu", errno);
 
 	sheet = sheet_new("Latency of a harvest of a bitmap of 4 GiB, while it is written to",
 			  columns, sizeof(columns) / sizeof(columns[0]));

@@ -28,11 +28,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../lib/dirtytrack.h"
 #include "sheet.h"
+#include "small.h"
 
 #define MAX_RUNS	99
 /* Pages of 2 MiB. */
@@ -44,20 +44,6 @@ static int device_fd, slot_fd;
 static char *mem;
 static struct dirtytrack_range *ranges, *singles;
 static uint32_t nr_ranges, nr_singles;
-
-static void __attribute__((noreturn)) die(const char *what, int err)
-{
-	fprintf(stderr, "bench-release: %s: %s\n", what, strerror(err));
-	exit(1);
-}
-
-static double now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
-}
 
 static uint64_t size(void)
 {
@@ -77,7 +63,7 @@ static void punch(const struct dirtytrack_range *r)
 {
 	if (fallocate(slot_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      r->first * DTRACK_PAGE_SIZE, r->npages * DTRACK_PAGE_SIZE))
-		die("PUNCH_HOLE", errno);
+		small_die("PUNCH_HOLE", errno);
 }
 
 static uint64_t by_punch(void)
@@ -96,7 +82,7 @@ static uint64_t as_qemu(void)
 	for (i = 0; i < nr_singles; i++) {
 		punch(&singles[i]);
 		if (madvise(word(singles[i].first), DTRACK_PAGE_SIZE, MADV_DONTNEED))
-			die("MADV_DONTNEED", errno);
+			small_die("MADV_DONTNEED", errno);
 	}
 	return nr_singles;
 }
@@ -107,7 +93,7 @@ static uint64_t release(const struct dirtytrack_range *r, uint32_t nr)
 	int ret = dtrack_release(slot_fd, r, nr, &done);
 
 	if (ret)
-		die("SLOT_RELEASE", -ret);
+		small_die("SLOT_RELEASE", -ret);
 	return done.unmaps;
 }
 
@@ -166,7 +152,7 @@ static uint64_t resident(int fd)
 	int ret = dtrack_slot_info(fd, &info);
 
 	if (ret)
-		die("SLOT_INFO", -ret);
+		small_die("SLOT_INFO", -ret);
 	return info.out_resident;
 }
 
@@ -183,9 +169,9 @@ static void measure_release(unsigned int way, bool scattered, struct release_tim
 
 	for (page = 0; page < npages; page++)
 		*(volatile uint64_t *)word(page) = page + 1;
-	start = now_us();
+	start = small_now_us();
 	t->unmaps = ways[way].release();
-	t->us[run] = now_us() - start;
+	t->us[run] = small_now_us() - start;
 	if (resident(slot_fd) != npages - nr_singles) {
 		fprintf(stderr, "bench-release: %s: %llu pages are left\n", ways[way].name,
 			(unsigned long long)resident(slot_fd));
@@ -253,7 +239,7 @@ static char *map_populated(int fd)
 			  fd, 0);
 
 	if (addr == MAP_FAILED)
-		die("MAP_POPULATE", errno);
+		small_die("MAP_POPULATE", errno);
 	return addr;
 }
 
@@ -264,7 +250,7 @@ static char *populate(int fd)
 	int ret = dtrack_populate(fd, &all, 1, DIRTYTRACK_NODE_ANY, &done);
 
 	if (ret || done.pages != npages)
-		die("SLOT_POPULATE", ret ? -ret : ENODATA);
+		small_die("SLOT_POPULATE", ret ? -ret : ENODATA);
 	return NULL;
 }
 
@@ -277,7 +263,7 @@ static char *populate_and_map(int fd)
 static char *allocate(int fd)
 {
 	if (fallocate(fd, 0, 0, size()))
-		die("fallocate", errno);
+		small_die("fallocate", errno);
 	return NULL;
 }
 
@@ -304,12 +290,12 @@ static double measure_populate(unsigned int way)
 	fd = is_slot ? dtrack_slot_create(device_fd, size(), NULL, NULL) :
 		       memfd_create("bench-release", MFD_CLOEXEC);
 	if (fd < 0 || (!is_slot && ftruncate(fd, size())))
-		die("a file to populate", fd < 0 && is_slot ? -fd : errno);
-	start = now_us();
+		small_die("a file to populate", fd < 0 && is_slot ? -fd : errno);
+	start = small_now_us();
 	addr = populates[way].populate(fd);
-	us = now_us() - start;
+	us = small_now_us() - start;
 	if (is_slot && resident(fd) != npages)
-		die(populates[way].name, ENODATA);
+		small_die(populates[way].name, ENODATA);
 	if (addr)
 		munmap(addr, size());
 	close(fd);
@@ -344,17 +330,17 @@ static void open_slot(void)
 {
 	device_fd = dtrack_open_device(NULL);
 	if (device_fd < 0)
-		die(DIRTYTRACK_DEVICE, -device_fd);
+		small_die(DIRTYTRACK_DEVICE, -device_fd);
 	slot_fd = dtrack_slot_create(device_fd, size(), NULL, NULL);
 	if (slot_fd < 0)
-		die("creating a slot", -slot_fd);
+		small_die("creating a slot", -slot_fd);
 	mem = mmap(NULL, size(), PROT_READ | PROT_WRITE, MAP_SHARED, slot_fd, 0);
 	if (mem == MAP_FAILED)
-		die("mmap of a slot", errno);
+		small_die("mmap of a slot", errno);
 	ranges = calloc(npages, sizeof(*ranges));
 	singles = calloc(npages, sizeof(*singles));
 	if (!ranges || !singles)
-		die("memory", ENOMEM);
+		small_die("memory", ENOMEM);
 }
 
 int main(int argc, char **argv)
@@ -368,31 +354,21 @@ int main(int argc, char **argv)
 		{ "first_to_this", "FIRST ROW, times this" },
 		{ "page_to_this", "PAGE BY PAGE, times this" },
 	};
-	unsigned int runs = 5;
+	unsigned int runs = 5, pages = npages;
 	const char *json = NULL;
 	struct sheet *sheet;
-	int opt;
+	const struct small_option options[] = {
+		{ 'j', .text = &json },
+		{ 'n', .number = &pages },
+		{ 'r', .number = &runs },
+		{ 0 }
+	};
 
-	while ((opt = getopt(argc, argv, "j:n:r:")) != -1) {
-		switch (opt) {
-		case 'j':
-			json = optarg;
-			break;
-		case 'n':
-			npages = atoi(optarg);
-			break;
-		case 'r':
-			runs = atoi(optarg);
-			break;
-		default:
-			runs = 0;
-		}
-	}
-	if (optind < argc || !runs || runs > MAX_RUNS || npages < 16 || npages % 8 ||
-	    npages > 1 << 24) {
-		fprintf(stderr, "usage: bench-release [-j FILE] [-n PAGES] [-r RUNS]\n");
-		return 2;
-	}
+	if (!small_options(argc, argv, options) || !runs || runs > MAX_RUNS ||
+	    pages < 16 || pages % 8 ||
+	    pages > 1 << 24)
+		return small_usage("[-j FILE] [-n PAGES] [-r RUNS]");
+	npages = pages;
 	open_slot();
 	sheet = sheet_new("Release of 7/8 of a slot, and populating one; medians", columns,
 			  NELEM(columns));

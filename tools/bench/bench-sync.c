@@ -23,11 +23,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../lib/dirtytrack.h"
 #include "sheet.h"
+#include "small.h"
 
 #define MAX_RUNS	99
 /* Where the slot's first page is in the bitmap. */
@@ -38,20 +38,6 @@ static int slot_fd, log_fd;
 static char *mem;
 static uint64_t *bitmap;
 static struct dirtytrack_range *ranges;
-
-static void __attribute__((noreturn)) die(const char *what, int err)
-{
-	fprintf(stderr, "bench-sync: %s: %s\n", what, strerror(err));
-	exit(1);
-}
-
-static double now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
-}
 
 /* ---- ways to clear ---- */
 
@@ -66,7 +52,7 @@ static void clear_bitmap(uint64_t first, uint64_t count)
 		arg.bitmap = (uintptr_t)bitmap;
 		arg.bit = BIT + first;
 		if (ioctl(log_fd, DIRTYTRACK_LOG_CLEAR, &arg))
-			die("CLEAR", errno);
+			small_die("CLEAR", errno);
 		first = arg.out_next;
 	}
 }
@@ -92,7 +78,7 @@ static void by_run(void)
 		arg.ranges = (uintptr_t)(ranges + done);
 		arg.nr = nr - done;
 		if (ioctl(log_fd, DIRTYTRACK_LOG_CLEAR_RANGES, &arg))
-			die("CLEAR_RANGES", errno);
+			small_die("CLEAR_RANGES", errno);
 		done += arg.out_nr;
 		if (arg.out_next) {
 			ranges[done].npages -= arg.out_next - ranges[done].first;
@@ -136,15 +122,15 @@ static void measure(unsigned int way, uint64_t step, struct times *t, unsigned i
 	for (uint64_t page = 0; page < npages; page += step, dirty++)
 		*(volatile char *)(mem + page * DTRACK_PAGE_SIZE) += 1;
 
-	start = now_us();
+	start = small_now_us();
 	ret = (ways[way].clear ? dtrack_peek : dtrack_harvest)(log_fd, 0, npages, bitmap,
 							      BIT, &got);
-	middle = now_us();
+	middle = small_now_us();
 	if (ret)
-		die("PEEK or HARVEST", -ret);
+		small_die("PEEK or HARVEST", -ret);
 	if (ways[way].clear)
 		ways[way].clear();
-	end = now_us();
+	end = small_now_us();
 	t->all[run] = end - start;
 	t->clear[run] = end - middle;
 
@@ -165,22 +151,22 @@ static void open_slot(void)
 	int device = dtrack_open_device(NULL);
 
 	if (device < 0)
-		die(DIRTYTRACK_DEVICE, -device);
+		small_die(DIRTYTRACK_DEVICE, -device);
 	slot_fd = dtrack_slot_create(device, npages * DTRACK_PAGE_SIZE, NULL, NULL);
 	if (slot_fd < 0)
-		die("creating a slot", -slot_fd);
+		small_die("creating a slot", -slot_fd);
 	mem = mmap(NULL, npages * DTRACK_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
 		   slot_fd, 0);
 	if (mem == MAP_FAILED)
-		die("mmap of a slot", errno);
+		small_die("mmap of a slot", errno);
 	memset(mem, 1, npages * DTRACK_PAGE_SIZE);
 	log_fd = dtrack_log_create(slot_fd, 0);
 	if (log_fd < 0)
-		die("creating a log", -log_fd);
+		small_die("creating a log", -log_fd);
 	bitmap = dtrack_bitmap_alloc(npages + BIT);
 	ranges = calloc(npages, sizeof(*ranges));
 	if (!bitmap || !ranges)
-		die("memory", ENOMEM);
+		small_die("memory", ENOMEM);
 }
 
 int main(int argc, char **argv)
@@ -202,30 +188,20 @@ int main(int argc, char **argv)
 		{ "1 in 16", 16 },
 	};
 	static struct times times[NR_WAYS];
-	unsigned int runs = 5;
+	unsigned int runs = 5, pages = npages;
 	const char *json = NULL;
 	struct sheet *sheet;
-	int opt;
+	const struct small_option options[] = {
+		{ 'j', .text = &json },
+		{ 'n', .number = &pages },
+		{ 'r', .number = &runs },
+		{ 0 }
+	};
 
-	while ((opt = getopt(argc, argv, "j:n:r:")) != -1) {
-		switch (opt) {
-		case 'j':
-			json = optarg;
-			break;
-		case 'n':
-			npages = atoi(optarg);
-			break;
-		case 'r':
-			runs = atoi(optarg);
-			break;
-		default:
-			runs = 0;
-		}
-	}
-	if (optind < argc || !runs || runs > MAX_RUNS || npages < 16 || npages > 1 << 24) {
-		fprintf(stderr, "usage: bench-sync [-j FILE] [-n PAGES] [-r RUNS]\n");
-		return 2;
-	}
+	if (!small_options(argc, argv, options) || !runs || runs > MAX_RUNS ||
+	    pages < 16 || pages > 1 << 24)
+		return small_usage("[-j FILE] [-n PAGES] [-r RUNS]");
+	npages = pages;
 	open_slot();
 	sheet = sheet_new("Sync into a bitmap that is not aligned as the slot, us, medians",
 			  columns, sizeof(columns) / sizeof(columns[0]));

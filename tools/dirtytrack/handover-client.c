@@ -66,7 +66,7 @@ int handover_open(struct handover **out, const char *uri, double timeout)
 	h->state_uri = nbd_uri_export(uri, HANDOVER_STATE);
 	if (!h->control_uri || !h->state_uri)
 		goto fail;
-	ret = nbd_client_open(&h->nbd, h->control_uri);
+	ret = nbd_client_open(&h->nbd, h->control_uri, now() + h->timeout);
 	if (!ret)
 		ret = read_status(h, &status);
 	if (ret) {
@@ -110,7 +110,7 @@ static int connect_again(struct nbd_handle **nbd, const char *uri,
 	for (;;) {
 		nbd_client_close(*nbd);
 		*nbd = NULL;
-		ret = nbd_client_open(nbd, uri);
+		ret = nbd_client_open(nbd, uri, deadline);
 		if (!ret || interrupted || now() > deadline)
 			return ret;
 		usleep(100000);
@@ -203,7 +203,7 @@ static enum handover_owner try_settle(struct handover *h)
 
 	nbd_client_close(h->nbd);
 	h->nbd = NULL;
-	if (nbd_client_open(&h->nbd, h->control_uri))
+	if (nbd_client_open(&h->nbd, h->control_uri, now() + h->timeout))
 		return OWNER_UNKNOWN;
 	/* The answer does not matter, what it has become does. */
 	if (!read_status(h, &status) && is_ours(h, &status))

@@ -16,8 +16,6 @@
 #include "nbd-client.h"
 #include "units.h"
 
-/* How long a server may take to let a client in. */
-#define CONNECT_SECONDS 10
 /* A signal is seen after it. */
 #define WAIT_MS 200
 /* Bytes of a file that are sent at once. */
@@ -25,10 +23,8 @@
 /* A host that is gone acknowledges nothing. */
 #define TCP_TIMEOUT_MS 15000
 
-static int connect_in_time(struct nbd_handle *nbd, const char *uri)
+static int connect_in_time(struct nbd_handle *nbd, const char *uri, double deadline)
 {
-	double deadline = now() + CONNECT_SECONDS;
-
 	/* nbd_connect_uri() would wait for a server that is stuck. */
 	if (nbd_aio_connect_uri(nbd, uri) < 0)
 		return -EIO;
@@ -52,7 +48,7 @@ static void limit_silence(struct nbd_handle *nbd)
 		   sizeof(ms));
 }
 
-int nbd_client_open(struct nbd_handle **out, const char *uri)
+int nbd_client_open(struct nbd_handle **out, const char *uri, double deadline)
 {
 	struct nbd_handle *nbd = nbd_create();
 	int ret = -EIO;
@@ -62,7 +58,7 @@ int nbd_client_open(struct nbd_handle **out, const char *uri)
 	/* The URI is the user's own: it may name his certificates. */
 	if (nbd_set_uri_allow_local_file(nbd, true) == 0 &&
 	    nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0)
-		ret = connect_in_time(nbd, uri);
+		ret = connect_in_time(nbd, uri, deadline);
 	if (ret) {
 		nbd_close(nbd);
 		return ret;

@@ -10,10 +10,10 @@
 struct nbd_handle;
 
 /*
- * 0; -EIO, libnbd having the error; -EINTR when interrupted; -ETIMEDOUT; none of them
- * with a message.
+ * Connect until @deadline.  0; -EIO, libnbd having the error; -EINTR when interrupted;
+ * -ETIMEDOUT; none of them with a message.
  */
-int nbd_client_open(struct nbd_handle **nbd, const char *uri);
+int nbd_client_open(struct nbd_handle **nbd, const char *uri, double deadline);
 /* Wait for the command @cookie.  The same, and -errno of the server. */
 int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline);
 /* The same for bytes at the beginning of an export, until @deadline. */

@@ -90,6 +90,7 @@ struct pipeline {
 	bool quit;
 	int error;
 	atomic_bool stop;	/* @quit or @error: for those without the lock */
+	atomic_bool told;	/* that it cannot write, by one of the lanes */
 	struct pipeline_stats stats;
 	/* One bit a page. */
 	uint64_t *nonzero;	/* the target may have data */
@@ -250,8 +251,8 @@ static int lane_check(struct lane *lane)
 	int ret = lane->error;
 
 	if (ret) {
-		/* Said once, not by each lane. */
-		if (!p->stop)
+		/* Said once, not by each lane; others may come here before there is @error. */
+		if (!p->stop && !atomic_exchange(&p->told, true))
 			msg_errno(ret, "%s: cannot write", p->dst->name);
 		return ret;
 	}

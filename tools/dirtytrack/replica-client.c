@@ -116,7 +116,7 @@ int replica_connect(struct replica *r, struct replica_state *state)
 	int ret;
 
 	replica_disconnect(r);
-	ret = nbd_client_open(&r->nbd, r->control_uri);
+	ret = nbd_client_open(&r->nbd, r->control_uri, now() + r->timeout);
 	return ret ? ret : replica_ask(r, state);
 }
 
@@ -166,7 +166,7 @@ int replica_attach(struct replica *r, double lease)
 	if (ret)
 		return ret;
 	memcpy(r->session, status.session, sizeof(r->session));
-	return nbd_client_open(&r->state, r->state_uri);
+	return nbd_client_open(&r->state, r->state_uri, now() + r->timeout);
 }
 
 int replica_detach(struct replica *r)

@@ -19,6 +19,7 @@
 #include "msg.h"
 #include "nbd-client.h"
 #include "target.h"
+#include "units.h"
 
 /*
  * Pages of one WRITE_ZEROES: what a server without a faster way to do it writes
@@ -27,6 +28,10 @@
 #define MAX_ZERO_PAGES (256 * 1024 * 1024 / DTRACK_PAGE_SIZE)
 /* Bytes whose state is asked for at once: the count is of 32 bits, and signed for some. */
 #define MAX_STATUS (1024 * 1024 * 1024)
+/* How long a server may take to let a client in; and again, when others can be tried. */
+#define CONNECT_SECONDS 30
+#define REVIVE_SECONDS 10
+
 struct target_nbd {
 	struct target base;
 	char *uri;
@@ -162,7 +167,7 @@ static int nbd_revive(struct target *base, unsigned int lane)
 	int ret;
 
 	nbd_drop(base, lane);
-	ret = nbd_client_open(&t->lanes[lane], t->uri);
+	ret = nbd_client_open(&t->lanes[lane], t->uri, now() + REVIVE_SECONDS);
 	if (ret)
 		return ret == -EINTR ? ret : -ENOTCONN;
 	/* It may be another server by now. */
@@ -363,7 +368,7 @@ struct target *target_nbd(const char *uri, uint64_t npages, unsigned int lanes)
 	t->base.npages = npages;
 	t->base.readable = true;
 	for (i = 0; i < lanes; i++) {
-		ret = nbd_client_open(&t->lanes[i], uri);
+		ret = nbd_client_open(&t->lanes[i], uri, now() + CONNECT_SECONDS);
 		if (ret == -EIO)
 			fail(t, "cannot connect");
 		else if (ret == -ETIMEDOUT)

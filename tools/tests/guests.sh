@@ -1,61 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Processes and stand-ins for QEMU (standin-qemu.c), whose guests hold a lock while they
-# run. Sourced by tests.
+# Stand-ins for QEMU (standin-qemu.c), whose guests hold a lock while they run. Sourced by
+# tests, which have functions guest_WHERE.
 
-# await PROCESS COMMAND...: until the command succeeds. False if the process ends before,
-# or in a minute.
-await()
-{
-	local process=$1 end=$((SECONDS + 60))
+# shellcheck source=tools/tests/processes.sh
+. "$SRC/tests/processes.sh"
 
-	shift
-	until "$@"; do
-		alive "$process" && [ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.02
-	done
-}
-
-# ends STATUS: the command does, with it.
-ends()
-{
-	local got=0
-
-	# shellcheck disable=SC2154 # of who sources this
-	wait "$tool" 2>/dev/null || got=$?
-	[ "$got" = "$1" ] || { echo "status $got, not $1"; return 1; }
-}
-
-alive()
-{
-	kill -0 "$1" 2>/dev/null && [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" != Z ]
-}
-
-# child_of PROCESS NAME: its children of that name.
-child_of()
-{
-	local pid
-
-	# shellcheck disable=SC2013 # words
-	for pid in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
-		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$2" ] || echo "$pid"
-	done
-}
-
-# How many guests have the lock, and what they last did.
+# What a guest last did, by what its QEMU said: "runs", or "stands".
 last_word()
 {
 	grep -E ": (runs|stands) at" "$1" | tail -1 | awk '{ print $3 }'
 }
 
+# locked [LOCK]: is it?
 # shellcheck disable=SC2120 # there may be several
-# locked [LOCK]: is it? Nobody is kept from it by looking.
 locked()
 {
-	local major minor inode
+	[ -n "$(locks "${1:-lock}")" ]
+}
 
-	# Other files may have the number, elsewhere.
-	read -r major minor inode < <(stat -c "%Hd %Ld %i" "${1:-lock}" 2>/dev/null) || return 1
-	grep -q "FLOCK .* $(printf "%02x:%02x:%d" "$major" "$minor" "$inode") " /proc/locks
+# guest_is WHERE: soon, as what is being killed, or given up, takes its time; and it stays so.
+guest_is()
+{
+	until_true "guest_$1" || { echo "the guest is not $1"; return 1; }
+	sleep 0.2
+	"guest_$1" || { echo "the guest does not stay $1"; return 1; }
+	! grep -E "TWO GUESTS|not what it was" src.log dst.log
 }

@@ -759,8 +759,8 @@ static int log_limit(int fd, struct dirtytrack_limit *arg)
 }
 
 /*
- * In $DIRTYTRACK_STANDIN_DELAY milliseconds: time for a test to do something while
- * the command is at work.
+ * In $DIRTYTRACK_STANDIN_DELAY milliseconds: time for others to do something while the
+ * command is at work.
  */
 static void linger(void)
 {
@@ -768,6 +768,50 @@ static void linger(void)
 
 	if (delay)
 		usleep(atoi(delay) * 1000);
+}
+
+/* The number in a file; 0 if it has none; negative without the file. */
+static int number_in(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	int number = -1;
+
+	if (f) {
+		if (fscanf(f, "%d", &number) != 1)
+			number = 0;
+		fclose(f);
+	}
+	return number;
+}
+
+/*
+ * For a test to do something at a certain point, however long that takes: passes over
+ * the memory (harvests from its first page on, and releases) go on while there is no
+ * file $DIRTYTRACK_STANDIN_HOLD, or while it has their number, of this process, or more.
+ * One that has to wait says so by a file with its number for a suffix.
+ */
+static void hold(void)
+{
+	const char *path = getenv("DIRTYTRACK_STANDIN_HOLD");
+	static _Atomic int passes;
+	char said[PATH_MAX];
+	int pass, allowed;
+
+	if (!path)
+		return;
+	pass = ++passes;
+	while ((allowed = number_in(path)) >= 0 && allowed < pass) {
+		snprintf(said, sizeof(said), "%s.%d", path, pass);
+		close(__real_open64(said, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+		usleep(5000);
+	}
+}
+
+/* Of a harvest; who only looks does not begin a pass. */
+static void hold_harvest(uint64_t first, uint32_t flags)
+{
+	if (!first && !(flags & DIRTYTRACK_HARVEST_PEEK))
+		hold();
 }
 
 int __wrap_ioctl(int fd, unsigned long cmd, ...)
@@ -801,11 +845,16 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...)
 		return slot_populate(fd, arg);
 	case DIRTYTRACK_LOG_RELEASE_CLEAN:
 		linger();
+		hold();
 		return log_release_clean(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST:
+		hold_harvest(((struct dirtytrack_harvest *)arg)->first,
+			     ((struct dirtytrack_harvest *)arg)->flags);
 		return harvest(fd, arg);
 	case DIRTYTRACK_LOG_HARVEST_EXTENTS:
 		linger();
+		hold_harvest(((struct dirtytrack_harvest_extents *)arg)->first,
+			     ((struct dirtytrack_harvest_extents *)arg)->flags);
 		return harvest_extents(fd, arg);
 	}
 	if (_IOC_TYPE(cmd) == DIRTYTRACK_TYPE)

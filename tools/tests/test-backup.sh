@@ -8,6 +8,8 @@
 set -eu
 # shellcheck source=tools/tests/cases.sh
 . "$SRC/tests/cases.sh"
+# shellcheck source=tools/tests/processes.sh
+. "$SRC/tests/processes.sh"
 
 cmd=$OUT/tests/dirtytrack-standin
 top=$(mktemp -d /dev/shm/test-backup.XXXXXX)
@@ -72,10 +74,9 @@ END
 start_two()
 {
 	mkdir slots out tmp
-	export DIRTYTRACK_STANDIN=$PWD/slots TMPDIR=$PWD/tmp
+	export DIRTYTRACK_STANDIN=$PWD/slots TMPDIR=$PWD/tmp DIRTYTRACK_STANDIN_HOLD=$PWD/hold
 	"$cmd" run --slot ram=32M --slot more=16M true
 	python3 "$top/guest2" &
-	guest=$!
 	until_true test -e writing
 }
 
@@ -106,7 +107,7 @@ both_same()
 start()
 {
 	mkdir slots out tmp
-	export DIRTYTRACK_STANDIN=$PWD/slots TMPDIR=$PWD/tmp
+	export DIRTYTRACK_STANDIN=$PWD/slots TMPDIR=$PWD/tmp DIRTYTRACK_STANDIN_HOLD=$PWD/hold
 	"$cmd" run --slot ram=32M true
 	dd if=/dev/urandom of=slots/ram bs=1M count=8 conv=notrunc status=none
 }
@@ -120,16 +121,17 @@ writes()
 start_guest()
 {
 	python3 "$top/guest" &
-	guest=$!
 	until_true test -e writing
 }
 
-# What a version is to be is copied in the pause, and gets its number when it is there.
+# What a version is to be is copied in the pause, and gets its number when it is there. With
+# a file "arm", no more is done in the pause.
 pausing=(
-	--pause-cmd 'touch pause; until [ -e paused ]; do sleep 0.01; done; cp slots/ram new'
+	--pause-cmd 'touch pause; until [ -e paused ]; do sleep 0.01; done; cp slots/ram new; [ ! -e arm ] || echo 0 >hold'
 	--resume-cmd 'rm -f pause; while [ -e paused ]; do sleep 0.01; done'
 )
 keep='mv new ref.$DIRTYTRACK_VERSION'
+hold_next='[ $DIRTYTRACK_VERSION != 0 ] || echo 0 >hold'
 
 # backup OPTION...: to an end.
 backup()
@@ -146,14 +148,6 @@ start_backup()
 	tool=$!
 }
 
-ends()
-{
-	local got=0
-
-	wait "$tool" 2>/dev/null || got=$?
-	[ "$got" = "$1" ] || { echo "status $got, not $1"; return 1; }
-}
-
 # fails STATUS TEXT OPTION...
 fails()
 {
@@ -167,18 +161,6 @@ fails()
 said()
 {
 	grep -qF -- "$1" err || { echo "not said: $1"; return 1; }
-}
-
-until_true()
-{
-	local i
-
-	for ((i = 0; i < 400; i++)); do
-		! "$@" || return 0
-		sleep 0.02
-	done
-	echo "never: $*"
-	return 1
 }
 
 events()	# FILTER
@@ -235,16 +217,6 @@ own_pages()	# VERSION FILTER
 child()	# NAME
 {
 	pgrep -P "$tool" -x "$1" >pid
-}
-
-clean_up()
-{
-	local pid
-
-	for pid in "${guest:-}" "${tool:-}" "${server:-}"; do
-		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
-	done
-	wait
 }
 
 # ---- cases: functions named case_*; some have arguments ----
@@ -350,13 +322,18 @@ case_beside_others()
 	local i monitor
 
 	start && start_guest && start_backup --interval 0.1 --count 6 "${pausing[@]}" --after "$keep"
-	"$cmd" rate ram --interval 0.2 --count 4 --json >rates &
+	"$cmd" rate ram --interval 0.2 --count 1000000 --json >rates &
 	monitor=$!
 	for ((i = 0; i < 3; i++)); do
 		"$cmd" copy ram null: --no-pause >/dev/null 2>copy.err || return 1
 	done
-	ends 0 && wait "$monitor" && all_same 5 &&
-		[ "$(jq -s 'map(.dirty) | max > 20' rates)" = true ]
+	ends 0 && all_same 5 && await "$monitor" saw_pages 20
+}
+
+# saw_pages NUMBER: the monitor did, at once.
+saw_pages()
+{
+	[ "$(jq -s "map(.dirty) | max > $1" rates)" = true ]
 }
 
 case_several()
@@ -376,10 +353,11 @@ case_several_half()
 
 	start_two || return 1
 	DIRTYTRACK_STANDIN_DELAY=100 backup_two --incremental --interval 0.1 --count 4 \
-		--retries 100 --json --after "$keep_two; ! [ \$DIRTYTRACK_VERSION = 1 ] || touch out/more.2.qcow2" &
+		--retries 1000000 --json --after "$keep_two; ! [ \$DIRTYTRACK_VERSION = 1 ] || touch out/more.2.qcow2" &
 	tool=$!
 	until_true grep -q "more.2.qcow2: somebody else made it meanwhile" err &&
-		[ ! -e out/ram.2.qcow2 ] && [ -e out/ram.1.qcow2 ] && rm out/more.2.qcow2 || return 1
+		until_true [ ! -e out/ram.2.qcow2 ] && [ -e out/ram.1.qcow2 ] &&
+		rm out/more.2.qcow2 || return 1
 	ends 0 && for i in 0 1 2 3; do both_same "$i" || return 1; done &&
 		[ "$(ls out | wc -l)" = 8 ] && [ -z "$(ls tmp)" ] &&
 		# What had a name is whole in the next; the other goes on.
@@ -399,8 +377,8 @@ case_several_numbers()
 case_several_to_a_server()
 {
 	mkdir exports && truncate -s 32M exports/ram && truncate -s 16M exports/more && start_two &&
-		{ nbdkit -f -U "$PWD/nbd" file dir=exports & } && server=$! &&
-		until_true test -S nbd && target="nbd+unix:///?socket=$PWD/nbd" &&
+		{ nbdkit -f -U "$PWD/nbd" file dir=exports & } &&
+		until_true listens "$PWD/nbd" && target="nbd+unix:///?socket=$PWD/nbd" &&
 		backup_two --incremental --interval 0.1 --count 3 --after \
 			"$keep_two; cp exports/ram got.ram.\$DIRTYTRACK_VERSION; cp exports/more got.more.\$DIRTYTRACK_VERSION" ||
 		return 1
@@ -420,10 +398,10 @@ is_left_clean_two()
 case_several_killed()
 {
 	start_two || return 1
-	DIRTYTRACK_STANDIN_DELAY=150 "$cmd" backup ram more out --incremental --interval 0.2 \
-		"${pausing_two[@]}" --after "$keep_two" --json >rows 2>err &
+	"$cmd" backup ram more out --incremental --interval 0.2 \
+		"${pausing_two[@]}" --after "$keep_two; $hold_next" --json >rows 2>err &
 	tool=$!
-	until_true made 2 && until_true child qemu-nbd && kill -KILL "$tool" && ends 137 &&
+	is_in_version && kill -KILL "$tool" && ends 137 &&
 		until_true is_left_clean_two && both_same 0
 }
 
@@ -439,8 +417,7 @@ case_server()
 {
 	start && qemu-img create -q -f qcow2 disk 32M
 	qemu-nbd -f qcow2 -t -e 8 -k "$PWD/nbd" disk &
-	server=$!
-	until_true test -S nbd && start_guest || return 1
+	until_true listens "$PWD/nbd" && start_guest || return 1
 	target="nbd+unix:///?socket=$PWD/nbd"
 	backup --incremental --interval 0.1 --count 4 "${pausing[@]}" \
 		--after "$keep; nbdcopy '$target' got.\$DIRTYTRACK_VERSION" || return 1
@@ -448,17 +425,28 @@ case_server()
 		[ "$(grep -c ' changes ' rows)" = 3 ] && nothing_left
 }
 
-# in_version: the second version is at work, slowly.
+# in_version: the second version is at work, and does not get on until "go_on".
 in_version()
 {
 	start && start_guest &&
-		DIRTYTRACK_STANDIN_DELAY=150 start_backup --interval 0.2 "${pausing[@]}" --after "$keep" "$@" &&
-		until_true made 1 && until_true child qemu-nbd
+		start_backup --interval 0.2 "${pausing[@]}" --after "$keep; $hold_next" "$@" &&
+		is_in_version
+}
+
+is_in_version()
+{
+	until_true [ -e hold ] && until_true is_held 1 && until_true child qemu-nbd
+}
+
+# is_held TIMES
+is_held()
+{
+	[ "$(find . -maxdepth 1 -name 'hold.*' | wc -l)" = "$1" ]
 }
 
 case_server_killed()
 {
-	in_version --count 4 && kill -KILL "$(cat pid)" && ends 0 && all_same 3 && only 3 &&
+	in_version --count 4 && kill -KILL "$(cat pid)" && go_on && ends 0 && all_same 3 && only 3 &&
 		[ "$(events 'map(select(.event == "failed")) | length')" = 1 ] &&
 		said "qemu-nbd: it was killed by signal 9"
 }
@@ -476,20 +464,21 @@ is_left_clean()
 
 case_killed()
 {
-	in_version && kill -KILL "$tool" && ends 137 && until_true is_left_clean && same 0 ref.0 &&
-		backup --incremental --interval 0.1 --count 2 "${pausing[@]}" --after "$keep" &&
+	in_version && kill -KILL "$tool" && ends 137 && go_on && until_true is_left_clean &&
+		same 0 ref.0 && backup --incremental --interval 0.1 --count 2 "${pausing[@]}" --after "$keep" &&
 		all_same 2
 }
 
 case_killed_in_pause()
 {
-	in_version && until_true test -e paused && kill -KILL "$tool" && ends 137 &&
+	in_version && touch arm && go_on && until_true is_held 2 && [ -e paused ] && rm arm hold &&
+		kill -KILL "$tool" && ends 137 &&
 		until_true is_left_clean && same 0 ref.0
 }
 
 case_interrupted()
 {
-	in_version && kill -INT "$tool" && ends 130 && is_left_clean && same 0 ref.0 &&
+	in_version && kill -INT "$tool" && go_on && ends 130 && is_left_clean && same 0 ref.0 &&
 		[ "$(events '.[-1] | [.event, .versions, .signal]')" = '["end",1,2]' ]
 }
 
@@ -506,15 +495,17 @@ case_no_space()
 
 	start
 	wrap=(unshare -rm sh -c 'mount -t tmpfs -o size=12m none out && exec "$@"' sh)
-	start_backup --interval 0.1 --retries 1000 --no-pause --after \
+	start_backup --retries 1000 --no-pause --after \
 		'qemu-img compare -q -f raw -F qcow2 slots/ram "$DIRTYTRACK_FILE" && touch good.$DIRTYTRACK_VERSION'
 	until_true test -e good.0 || return 1
 	fs=/proc/$tool/root$PWD/out
 	# Enough for the beginning of a version.
 	head -c 20M /dev/zero >"$fs/filler" 2>/dev/null || :
 	truncate -s -300K "$fs/filler"
-	writes 4000-4500 && until_true grep -q "cannot write: No space left on device" err &&
-		until_true only_filler && rm "$fs/filler" && until_true has_good_version || return 1
+	writes 4000-4500 && kill -USR1 "$tool" &&
+		until_true grep -q "cannot write: No space left on device" err &&
+		until_true only_filler && rm "$fs/filler" && kill -USR1 "$tool" &&
+		until_true has_good_version || return 1
 	kill "$tool" && ends 143
 }
 
@@ -523,7 +514,6 @@ only_filler()
 	ls "$fs" | grep -qx filler && ! ls "$fs" | grep -q partial && qemu-img check -q "$fs/ram.0.qcow2"
 }
 
-# Those that were made while there was room for a little are as good.
 has_good_version()
 {
 	[ "$(events 'map(select(.event == "version" and .pages >= 500)) | length > 0')" = true ] &&
@@ -573,8 +563,13 @@ is_between()
 
 case_strict()
 {
-	start && start_guest && fails 3 "are allowed" "${pausing[@]}" --downtime 0 --max-rounds 1 \
-		--strict && nothing_left && is_running
+	local got=0
+
+	start && start_guest || return 1
+	backup "${pausing[@]}" --downtime 0 --max-rounds 1 --strict || got=$?
+	# The guest has written nothing while it was copied.
+	[ "$got" != 0 ] || return "$again"
+	is status "$got" 3 && said "are allowed" && nothing_left && is_running
 }
 
 case_in_the_way()

@@ -8,26 +8,12 @@ set -eu
 
 # shellcheck source=tools/tests/cases.sh
 . "$SRC/tests/cases.sh"
+# shellcheck source=tools/tests/slots.sh
+. "$SRC/tests/slots.sh"
+
 cmd=$OUT/tests/dirtytrack-standin
 top=$(mktemp -d /dev/shm/test-free.XXXXXX)
 trap 'rm -rf "$top"' EXIT
-pid=
-
-clean_up()
-{
-	[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
-}
-
-# Memory of 4096 pages with data.
-new_slot()
-{
-	mkdir slots
-	export DIRTYTRACK_STANDIN=$PWD/slots
-	ram=$PWD/slots/ram
-	yes data | head -c 16M >"$ram"
-	truncate -s 512 "$ram.dirty"
-	: >"$ram.limit"
-}
 
 # copy OPTION...
 copy()
@@ -37,26 +23,7 @@ copy()
 
 start_copy()
 {
-	env --default-signal=INT "$cmd" copy ram image --no-pause --json "$@" >out 2>err &
-	pid=$!
-}
-
-# ends STATUS
-ends()
-{
-	local status=0
-
-	wait "$pid" || status=$?
-	pid=
-	is status "$status" "$1"
-}
-
-is()
-{
-	[ "$2" = "$3" ] || {
-		echo "$1 is '$2', not '$3'"
-		return 1
-	}
+	start_tool copy ram image --no-pause --json "$@"
 }
 
 # write PAGE: as a guest does.
@@ -90,17 +57,6 @@ said()
 		echo "'$1' was not said, but: $(cat err)"
 		return 1
 	}
-}
-
-until_true()
-{
-	local i
-
-	for ((i = 0; i < 300; i++)); do
-		! "$@" || return 0
-		sleep 0.05
-	done
-	return 1
 }
 
 case_left_out()
@@ -137,29 +93,22 @@ case_holes()
 		copy --free free --verify && zeroed 15 10 && is sent "$(sent)" $((4096 - 15))
 }
 
-# Two logs are there: what is written now is noticed.
-waits_for_hints()
-{
-	[ "$(grep -c "FLOCK .* WRITE $pid " /proc/locks)" = 2 ]
-}
-
-# Said at some time after the copy began, and written after that, or before.
+# Said at some time after the copy began, when there is a log of what is written meanwhile.
 case_written_meanwhile()
 {
 	new_slot && mkfifo free && start_copy --free free --verify &&
-		until_true waits_for_hints && write 105 && write 300 &&
+		until_true has_logs "$ram" 2 && write 105 && write 300 &&
 		echo 100-199 >free && ends 0 &&
 		said '99 pages are free and left out; 1 were written meanwhile' &&
 		zeroed 100 5 106 94 && is sent "$(sent)" $((4096 - 99))
 }
 
-# In the first round, which takes its time.
+# In the first round: the pass before it is for what was written while it was being said.
 case_written_later()
 {
-	new_slot && echo 100-199 >free && export DIRTYTRACK_STANDIN_DELAY=1000 &&
-		start_copy --free free --verify && until_true grep -q 'left out' err &&
-		sleep 0.5 && write 150 && ends 0 && zeroed 100 50 151 49 &&
-		said '100 pages are free'
+	new_slot && echo 100-199 >free && hold 1 && start_copy --free free --verify &&
+		until_true held 2 && said '100 pages are free' && write 150 && go_on && ends 0 &&
+		zeroed 100 50 151 49
 }
 
 # refused TEXT OPTION...: and there is no image.
@@ -185,9 +134,11 @@ case_refused()
 case_interrupted()
 {
 	new_slot && mkfifo free && start_copy --free free &&
-		until_true waits_for_hints && kill -INT "$pid" && ends 130 &&
+		until_true has_logs "$ram" 2 && kill -INT "$tool" && ends 130 &&
 		is image "$(echo image*)" 'image*'
 }
 
 cases=(left_out json binary all holes written_meanwhile written_later refused interrupted)
+[ $# = 0 ] || cases=("$@")
+
 run_cases 4 out err

@@ -3,145 +3,77 @@
 #
 # dirtytrack log and rate, on a stand-in for the module: what they print of pages that
 # are declared dirty here.
+# shellcheck disable=SC2317 # cases are called by their names
 set -eu
 
+# shellcheck source=tools/tests/cases.sh
+. "$SRC/tests/cases.sh"
+# shellcheck source=tools/tests/slots.sh
+. "$SRC/tests/slots.sh"
+
 cmd=$OUT/tests/dirtytrack-standin
-tmp=$(mktemp -d /dev/shm/test-log.XXXXXX)
-export DIRTYTRACK_STANDIN=$tmp
-ram=$tmp/ram
-pid=
-trap 'stop; rm -rf "$tmp"' EXIT
-n=0 bad=0
-cd "$tmp"
+top=$(mktemp -d /dev/shm/test-log.XXXXXX)
+trap 'rm -rf "$top"' EXIT
 
-check()
-{
-	local name=$1
-
-	shift
-	n=$((n + 1))
-	if "$@" >log 2>&1; then
-		echo "ok $n $name"
-	else
-		echo "not ok $n $name"
-		tail -qn 5 log out err 2>/dev/null | sed 's/^/# /'
-		bad=$((bad + 1))
-	fi
-	stop
-}
-
-stop()
-{
-	[ -n "$pid" ] || return 0
-	kill "$pid" 2>/dev/null || :
-	wait "$pid" 2>/dev/null || :
-	pid=
-}
-
-# Memory of 4096 pages: 10 to 19 have been written to.
-new_slot()
-{
-	rm -f "$ram" "$ram.dirty"
-	: >"$ram.limit"
-	truncate -s 16M "$ram"
-	truncate -s 512 "$ram.dirty"
-	dd if=/dev/urandom of="$ram" bs=4k seek=10 count=10 conv=notrunc status=none
-}
-
-# dirty WORD HEX: 64 pages, lowest bit first page.
-dirty()
-{
-	local i bytes=
-
-	for ((i = 14; i >= 0; i -= 2)); do
-		bytes+="\\x${2:i:2}"
-	done
-	printf '%b' "$bytes" | dd of="$ram.dirty" bs=8 seek="$1" conv=notrunc status=none
-}
-
-# A command in the background.  Its log is there, and clean, soon after it is locked.
+# A slot of which pages 10 to 19 have been written to.
 start()
 {
-	: >out
-	"$cmd" "$@" >out 2>err &
-	pid=$!
-	until_true locked && sleep 0.3
+	new_slot && fallocate -p -o 0 -l 16M "$ram" &&
+		dd if=/dev/urandom of="$ram" bs=4k seek=10 count=10 conv=notrunc status=none
 }
 
-# Without a try to lock it, which would get in the way.
-locked()
+# watch ARGUMENT...: a command in the background, whose log is there, and clean.
+watch()
 {
-	grep -q "FLOCK .* WRITE $pid " /proc/locks
+	start_tool "$@" && until_true has_logs "$ram" 1
 }
 
-until_true()
+# It ends when it is told to, and what it had to say is in "out".
+stop()
 {
-	local i
-
-	for ((i = 0; i < 300; i++)); do
-		! "$@" || return 0
-		sleep 0.05
-	done
-	return 1
+	kill -TERM "$tool" && ends 143
 }
 
-lines()
+case_ranges()
 {
-	[ "$(wc -l <out)" -ge "$1" ]
+	start && "$cmd" log ram --all-set --json >out &&
+		is ranges "$(jq -c '[.npages, .dirty, (.ranges | map([.first, .pages, .size, .state]))]' out)" \
+			'[4096,10,[[10,10,40960,"data"]]]'
 }
 
-ranges()
+case_reports_go_on()
 {
-	new_slot
-	"$cmd" log ram --all-set --json >out &&
-	[ "$(jq -c '[.npages, .dirty, (.ranges | map([.first, .pages, .size, .state]))]' out)" = \
-		'[4096,10,[[10,10,40960,"data"]]]' ]
+	start && watch log ram --interval 0.2 --json --count 1000000 &&
+		dirty 1 8000000000000001 && until_true grep -q '"first": 127' out && stop &&
+		is reports "$(jq -cs 'map(select(.dirty > 0)) | [length, (.[0].ranges | map([.first, .pages, .state]))]' out)" \
+			'[1,[[64,1,"hole"],[127,1,"hole"]]]'
 }
 
-reports_go_on()
+case_one_report()
 {
-	new_slot
-	start log ram --interval 0.2 --count 100 --json
-	dirty 1 8000000000000001
-	until_true grep -q '"first": 127' out && stop &&
-	[ "$(jq -cs 'map(select(.dirty > 0)) | [length, (.[0].ranges | map([.first, .pages, .state]))]' out)" = \
-		'[1,[[64,1,"hole"],[127,1,"hole"]]]' ]
+	start && "$cmd" log ram --interval 0 >out && [ ! -s out ] &&
+		"$cmd" log ram --all-set --count 2 -n --interval 0 >out &&
+		is lines "$(wc -l <out)" 2
 }
 
-one_report()
+case_follows()
 {
-	new_slot
-	"$cmd" log ram --interval 0 >out && [ ! -s out ] &&
-	"$cmd" log ram --all-set --count 2 -n --interval 0 >out &&
-	[ "$(wc -l <out)" = 2 ]
-}
-
-follows()
-{
-	new_slot
-	start log ram --follow --json
-	dirty 0 00000000000000e0
-	until_true lines 1 || return 1
-	dirty 63 8000000000000000
-	until_true lines 2 || return 1
-	# It was taken, so it is told again.
-	dirty 0 0000000000000040
-	until_true lines 3 && stop &&
-	[ "$(jq -cs 'map([.first, .pages, .size])' out)" = \
-		'[[5,3,12288],[4095,1,4096],[6,1,4096]]' ] &&
-	[ "$(jq -cs 'map(.time > 0) | all' out)" = true ]
+	start && watch log ram --follow --json &&
+		dirty 0 00000000000000e0 && until_true lines 1 &&
+		dirty 63 8000000000000000 && until_true lines 2 &&
+		# It was taken, so it is told again.
+		dirty 0 0000000000000040 && until_true lines 3 && stop &&
+		is pages "$(jq -cs 'map([.first, .pages, .size])' out)" \
+			'[[5,3,12288],[4095,1,4096],[6,1,4096]]' &&
+		is times "$(jq -cs 'map(.time > 0) | all' out)" true
 }
 
 # 64 entries and 4096 pages: what finds no room is harvested, once.
-follows_without_room()
+case_follows_without_room()
 {
-	local i
-
-	new_slot
-	start log ram --follow --ring 64 --json
-	for ((i = 0; i < 64; i++)); do
-		printf '\xff\xff\xff\xff\xff\xff\xff\xff'
-	done | dd of="$ram.dirty" conv=notrunc status=none
+	start && watch log ram --follow --ring 64 --json || return 1
+	head -c 512 /dev/zero | tr '\0' '\377' |
+		dd of="$ram.dirty" bs=512 iflag=fullblock conv=notrunc status=none
 	until_true all_pages && sleep 0.3 && all_pages
 }
 
@@ -151,45 +83,37 @@ all_pages()
 		'[4096,4096]' ]
 }
 
-follows_so_often()
+case_follows_so_often()
 {
-	new_slot
-	"$cmd" log ram --follow --all-set --count 1 -o REPORT,FIRST,PAGES,STATE -nr >out &&
-	[ "$(cat out)" = "1 10 10 -" ]
+	start && "$cmd" log ram --follow --all-set --count 1 -o REPORT,FIRST,PAGES,STATE -nr >out &&
+		is out "$(cat out)" "1 10 10 -"
 }
 
-limits()
+case_limits()
 {
-	new_slot
+	start &&
 	"$cmd" rate ram --limit 2000 --interval 0.1 --count 2 --json -o +LIMIT,THROTTLES,THROTTLED >out &&
-	[ "$(jq -cs 'map([.limit, .throttles, .throttled])' out)" = \
-		'[[2000,1,0.5],[2000,1,0.5]]' ] &&
+	is limits "$(jq -cs 'map([.limit, .throttles, .throttled])' out)" \
+		'[[2000,1,0.5],[2000,1,0.5]]' &&
 	"$cmd" rate ram --limit 1 --interval 0.1 --count 1 | grep -q 'THROTTLED$' &&
 	"$cmd" rate ram --interval 0.1 --count 1 --output-all --json >out &&
-	[ "$(jq -c '[.limit, .throttles]' out)" = '[null,0]' ] &&
+	is limits "$(jq -c '[.limit, .throttles]' out)" '[null,0]' &&
 	"$cmd" log ram --limit 5 --all-set | grep -q data
 }
 
 # Of which the stand-in has four.
-no_log_is_left()
+case_no_log_is_left()
 {
-	new_slot
+	start || return 1
 	exec 7>"$ram.dirty0" 8>"$ram.dirty1" 9>"$ram.dirty2"
 	flock 7 && flock 8 && flock 9 || return 1
-	start log ram --follow
-	! "$cmd" rate ram --count 1 2>err && grep -q 'as many logs as the module allows' err &&
-	! "$cmd" log nonesuch 2>err && grep -q 'there is none' err
+	watch log ram --follow &&
+		! "$cmd" rate ram --count 1 2>err2 && grep -q 'as many logs as the module allows' err2 &&
+		! "$cmd" log nonesuch 2>err2 && grep -q 'there is none' err2
 }
 
-echo "TAP version 13"
-echo "1..8"
-check "log: ranges" ranges
-check "log: reports until it is interrupted" reports_go_on
-check "log: one report, and two" one_report
-check "log: follows a ring" follows
-check "log: follows a ring that is too small" follows_without_room
-check "log: follows as often as is said" follows_so_often
-check "rate, log: limits" limits
-check "log, rate: what is refused" no_log_is_left
-echo "# Totals: pass:$((n - bad)) fail:$bad xfail:0 xpass:0 skip:0 error:0"
-[ "$bad" = 0 ]
+cases=(ranges reports_go_on one_report follows follows_without_room follows_so_often limits
+	no_log_is_left)
+[ $# = 0 ] || cases=("$@")
+
+run_cases 4 out err

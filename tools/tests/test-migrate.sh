@@ -21,8 +21,22 @@ plugin=$OUT/nbdkit-dirtytrack-plugin.so
 top=$(mktemp -d /dev/shm/test-migrate.XXXXXX)
 trap 'rm -rf "$top"' EXIT
 
-# start SOURCE_OPTIONS -- RECEIVE_OPTIONS -- QEMU_OPTIONS: a guest, and a receiver.
-start()
+# Answers come, however late; to cases that are about one that does not come, or somebody who
+# is gone, it is enough to wait a little: seconds of the receiver, and of the sender.
+timeout=60 answer=60 reconnect=60
+
+impatient_there()
+{
+	timeout=3
+}
+
+impatient_here()
+{
+	answer=4 reconnect=4
+}
+
+# begin SOURCE_OPTIONS -- RECEIVE_OPTIONS -- QEMU_OPTIONS: a guest, and a receiver.
+begin()
 {
 	local source=() receive=()
 
@@ -35,10 +49,20 @@ start()
 		--qmp qmp --qmp qmp2 --lock lock "${source[@]}" 2>src.log &
 	src=$!
 	DIRTYTRACK_STANDIN=$PWD/dst "$cmd" receive --slot ram=32M --plugin "$plugin" \
-		--timeout 3 --listen "unix:$PWD/nbd" "${receive[@]}" -- \
+		--timeout "$timeout" --listen "unix:$PWD/nbd" "${receive[@]}" -- \
 		"$qemu" --ram '{ram}' --lock lock -incoming defer "$@" 2>dst.log &
 	dst=$!
-	await "$dst" grep -q "waiting for a guest" dst.log && await "$src" [ -S qmp ]
+	await "$src" [ -S qmp ]
+}
+
+# start ...: likewise, and it waits for a guest.
+start()
+{
+	begin "$@" || return 1
+	await "$dst" grep -q "waiting for a guest" dst.log && return
+	# Its QEMU had to answer in a moment.
+	[ "$timeout" = 60 ] || exit "$again"
+	return 1
 }
 
 # nbdkit_with FILTER... -- PARAMETER...: that is what the receiver will run.
@@ -66,7 +90,7 @@ uri=
 migrate()
 {
 	DIRTYTRACK_STANDIN=$PWD/src env --default-signal=INT "$cmd" migrate --qmp qmp \
-		--answer 4 "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
+		--answer "$answer" --reconnect "$reconnect" "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
 	tool=$!
 }
 
@@ -74,21 +98,6 @@ migrate()
 receiver_child()
 {
 	child_of "$dst" "$1"
-}
-
-guest_is()
-{
-	local i
-
-	# What is being killed, or given up, takes its time.
-	for ((i = 0; i < 300; i++)); do
-		"guest_$1" && break
-		sleep 0.1
-	done
-	"guest_$1" || { echo "the guest is not $1"; return 1; }
-	sleep 0.2
-	"guest_$1" || { echo "the guest does not stay $1"; return 1; }
-	! grep -E "TWO GUESTS|not what it was" src.log dst.log
 }
 
 # Here, and nothing of it there: neither QEMU nor slot.
@@ -116,7 +125,7 @@ clean_up()
 	for pid in "${src:-}" "${dst:-}" "${tool:-}" "${there:-}"; do
 		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
 	done
-	wait
+	end_jobs
 }
 
 # ---- cases: functions named case_*; some have arguments ----
@@ -135,8 +144,9 @@ case_unix()
 
 case_tcp_tls()
 {
-	local port=$((20000 + $$ % 10000))
+	local port
 
+	port=$(free_port)
 	printf 'user:%064d\n' 7 >psk
 	start -- --listen "127.0.0.1:$port" --tls-psk psk -- || return 1
 	uri=nbd://127.0.0.1:$port
@@ -155,7 +165,7 @@ case_busy()
 case_strict()
 {
 	start --rate 400000 -- -- && migrate --downtime 0 --strict --max-rounds 3 || return 1
-	ends 3 && guest_is here
+	ends 3 0 && guest_is here
 }
 
 # What an event of the command says: EVENT FILTER.
@@ -164,36 +174,40 @@ event()
 	jq -rs "map(select(.event == \"$1\"))[-1] | $2" out
 }
 
-# Pages become dirty ten times as fast as they can be sent.
+# Pages become dirty far faster than they can be sent, also where the guest does not run all
+# the time.
 start_too_fast()
 {
 	start --rate 100000 -- --
 	there=$(receiver_child standin-qemu)
 }
-slow_link=(--max-bandwidth 40M --downtime 100 --max-rounds 100 --json -o +THROTTLE)
+slow_link=(--max-bandwidth 16M --downtime 100 --max-rounds 100 --json -o +THROTTLE)
 
 case_does_not_converge()
 {
 	start_too_fast && migrate "${slow_link[@]}" --strict || return 1
-	ends 3 && [ "$(event rounds_end .reason)" = no-progress ] && guest_is here
+	ends 3 0 && guest_is here || return 1
+	[ "$(event rounds_end .reason)" = no-progress ] || return "$again"
 }
 
 case_throttled()
 {
 	start_too_fast && migrate "${slow_link[@]}" --strict --throttle auto || return 1
-	ends 0 && [ "$(event rounds_end .reason)" = fits ] && guest_is there &&
-		# More with each step, and only as far as it has to be.
-		[ "$(jq -s 'map(select(.throttle)) | length > 1 and
-			(map(.throttle) | . == (sort | reverse)) and
-			.[-1].throttle > 256' out)" = true ]
+	ends 0 3 && [ "$(event rounds_end .reason)" = fits ] && guest_is there &&
+		# More with each step,
+		[ "$(jq -s 'map(select(.throttle).throttle) | . == (sort | reverse)' out)" = true ] ||
+		return 1
+	# and only as far as it has to be.
+	[ "$(jq -s 'map(select(.throttle)) | length > 1 and .[-1].throttle > 256' out)" = true ] ||
+		return "$again"
 }
 
 case_throttled_to_a_rate()
 {
-	start_too_fast && migrate "${slow_link[@]}" --strict --throttle 2000 || return 1
-	ends 0 && guest_is there &&
+	start_too_fast && migrate "${slow_link[@]}" --strict --throttle 800 || return 1
+	ends 0 3 && guest_is there &&
 		[ "$(jq -s 'map(select(.event == "round" and .paused == false).throttle) |
-			unique == [2000]' out)" = true ]
+			unique == [800]' out)" = true ]
 }
 
 # The first round takes longer than all are allowed, and leaves something.
@@ -206,13 +220,14 @@ start_too_slow()
 case_timeout_cancel()
 {
 	start_too_slow || return 1
-	ends 3 && grep -q "^dirtytrack: after 1 s" err && guest_is here
+	ends 3 0 && grep -q "^dirtytrack: after 1 s" err && guest_is here
 }
 
 case_timeout_pause()
 {
 	start_too_slow --on-timeout pause || return 1
-	ends 0 && [ "$(event rounds_end .reason)" = timeout ] && guest_is there
+	ends 0 && guest_is there || return 1
+	[ "$(event rounds_end .reason)" = timeout ] || return "$again"
 }
 
 # Each has a log of its own, and the guest is paused by one at a time. The versions are of
@@ -224,22 +239,38 @@ case_beside_others()
 	mkdir versions tmp
 	start --rate 4000 -- -- && there=$(receiver_child standin-qemu) || return 1
 	DIRTYTRACK_STANDIN=$PWD/src TMPDIR=$PWD/tmp "$cmd" backup ram versions --incremental \
-		--interval 0.1 --retries 1 --qmp qmp2 --timeout 4 --json --verify >rows 2>backup.err &
+		--interval 0.1 --retries 1 --qmp qmp2 --timeout 60 --json --verify >rows 2>backup.err &
 	backup=$!
-	DIRTYTRACK_STANDIN=$PWD/src "$cmd" rate ram --interval 0.2 --count 5 --json >rates &
+	DIRTYTRACK_STANDIN=$PWD/src "$cmd" rate ram --interval 0.2 --count 1000000 --json >rates &
 	monitor=$!
 	await "$backup" [ -e versions/ram.1.qcow2 ] || return 1
-	migrate --verify --max-bandwidth 8M --downtime 20
+	hold 1
+	migrate --verify --downtime 0 --max-rounds 3
+	# There are versions after its first round, and before the next.
+	await "$tool" held 2 || return 1
 	before=$(versions)
-	wait "$monitor" && ends 0 && guest_is there && grep -q '^identical: 8192 pages' out || return 1
+	# Unless nothing was written in that: then the next is the last.
+	await "$backup" more_versions "$before" || return "$again"
+	go_on
+	await "$monitor" saw_pages 50 && kill "$monitor" || return 1
+	wait "$monitor"
+	ends 0 && guest_is there && grep -q '^identical: 8192 pages' out || return 1
 	# Its QEMU is gone, and so is what it made versions of.
 	wait "$backup" && return 1
-	echo "$before versions before, $(versions) in all"
-	[ "$(versions)" -gt "$before" ] &&
-		[ "$(jq -s 'map(select(.event == "verified").different) | unique' rows | tr -d ' \n')" = '[0]' ] &&
-		[ "$(jq -s 'map(.dirty) | add > 50' rates)" = true ] &&
+	[ "$(jq -s 'map(select(.event == "verified").different) | unique' rows | tr -d ' \n')" = '[0]' ] &&
 		[ -z "$(ls tmp)" ] && [ ! -e versions/ram.partial ] &&
 		check_versions
+}
+
+more_versions()
+{
+	[ "$(versions)" -gt "$1" ]
+}
+
+# saw_pages NUMBER: the monitor did.
+saw_pages()
+{
+	[ "$(jq -s "map(.dirty) | add > $1" rates)" = true ]
 }
 
 versions()
@@ -264,9 +295,9 @@ case_skips()
 	start --rate 100000 --hot 1500 -- -- && there=$(receiver_child standin-qemu) &&
 		migrate "${slow_link[@]}" --downtime 0 --max-rounds 4 --verify || return 1
 	ends 0 && guest_is there && [ "$(event verified .different)" = 0 ] &&
-		[ "$(event round '[.paused, .skipped]' | tr -d ' \n')" = '[true,0]' ] &&
-		[ "$(jq -s 'map(select(.event == "round" and .paused == false)) |
-			(map(.skipped) | add) > 500' out)" = true ]
+		[ "$(event round '[.paused, .skipped]' | tr -d ' \n')" = '[true,0]' ] || return 1
+	[ "$(jq -s 'map(select(.event == "round" and .paused == false)) |
+		(map(.skipped) | add) > 500' out)" = true ] || return "$again"
 }
 
 # 24 MiB at 12 MiB a second.
@@ -277,35 +308,33 @@ case_bandwidth()
 	start --rate 100 -- -- && there=$(receiver_child standin-qemu) || return 1
 	ms=$(date +%s%3N)
 	migrate --max-bandwidth 12M --json --progress
-	ends 0 && guest_is there && ms=$(($(date +%s%3N) - ms)) && [ "$ms" -gt 1700 ] &&
-		# Half way, or so.
-		[ "$(jq -s 'map(select(.event == "progress" and .round == 1 and .time > 0.5))[0] |
-			.left > 0 and .eta > 0 and .speed > 1e6 and .bytes > 4e6 and
-			.left + .pages + .skipped == .expected' out)" = true ] &&
-		[ "$(event rounds_end '.time > 1.5 and .bytes > 20e6')" = true ]
+	ends 0 && guest_is there && ms=$(($(date +%s%3N) - ms)) && [ "$ms" -gt 1700 ] || return 1
+	[ "$(event rounds_end '.time > 1.5 and .bytes > 20e6')" = true ] || return 1
+	# On its way: pages a second, and seconds to go, are by what was done so far.
+	jq 'select(.event == "progress" and .round == 1 and .pages > 0 and .left > 0)' out >way
+	[ -s way ] || return "$again"
+	[ "$(jq -s 'def near(a; b): a > b * 0.98 - 1e-3 and a < b * 1.02 + 1e-3;
+			all(.bytes > 0 and .left + .pages + .skipped == .expected and
+			near(.speed * .time; .pages * 4096) and
+			near(.eta * .pages; .left * .time))' way)" = true ]
 }
 
 case_dry_run()
 {
 	local receiver=$uri
 
+	impatient_there
 	start --rate 100000 -- -- || return 1
 	uri=null:
-	migrate --dry-run --max-bandwidth 40M
-	ends 3 && grep -q '^does not converge' out && [ "$(last_word src.log)" = runs ] || return 1
-	migrate --dry-run --max-bandwidth 40M --throttle 2000
-	ends 0 && grep -q '^converges: memory would take about' out &&
+	migrate --dry-run --max-bandwidth 16M
+	ends 3 0 && grep -q '^does not converge' out && [ "$(last_word src.log)" = runs ] || return 1
+	migrate --dry-run --max-bandwidth 16M --throttle 800
+	ends 0 3 && grep -q '^converges: memory would take about' out &&
 		[ "$(grep -c stands src.log)" = 0 ] || return 1
 	# To a receiver, which gives up.
 	uri=$receiver
 	migrate --dry-run
 	ends 0 && guest_is here && [ "$(grep -c stands src.log)" = 0 ]
-}
-
-# A log for what is to be sent, and one for what is written while hints are made.
-waits_for_hints()
-{
-	[ "$(grep -c "FLOCK .* WRITE $tool " /proc/locks)" = 2 ]
 }
 
 # What is said to be free is left out; but not what the guest has written meanwhile, which
@@ -318,13 +347,13 @@ case_free()
 	echo 2000-2999 >free
 	uri=null:
 	migrate --dry-run --free free
-	ends 0 && grep -q '1000 pages are free and left out; 0 were written' err &&
+	ends 0 3 && grep -q '1000 pages are free and left out; 0 were written' err &&
 		[ "$(awk '$1 == 1 { print $2 <= 6144 - 1000 }' out)" = 1 ] || return 1
 	uri=$receiver
 	mkfifo hints
 	migrate --free hints --verify
-	await "$tool" waits_for_hints && sleep 2 && echo 100-1499 >hints && ends 0 &&
-		guest_is there && grep -q ' 0 pages are free and left out; 1400 were written' err
+	await "$tool" has_logs src/ram 2 && await "$tool" all_dirty src/ram 100 1499 &&
+		echo 100-1499 >hints && ends 0 && guest_is there && grep -q ' 0 pages are free and left out; 1400 were written' err
 }
 
 # Moved, and moved again.
@@ -399,8 +428,8 @@ case_filter_log()
 case_filter_log_busy()
 {
 	nbdkit_with log -- logfile=requests && start --rate 50000 -- -- &&
-		moved --verify --downtime 0 --max-rounds 5 && grep -q ' Zero ' requests &&
-		! grep -q ' Trim ' requests
+		moved --verify --downtime 0 --max-rounds 5 && ! grep -q ' Trim ' requests || return 1
+	grep -q ' Zero ' requests || return "$again"
 }
 
 is_slow_at()
@@ -436,7 +465,10 @@ case_filter_rate_reconnect()
 		start -- -- && there=$(receiver_child standin-qemu) && stop_guest &&
 		migrate --json -o +RESENT && await "$tool" wrote_some || return 1
 	kill -KILL "$(receiver_child nbdkit)"
-	moved_paused && last_server <requests >last && sent_once last &&
+	moved_paused || return 1
+	# Something was left to be sent.
+	[ "$(grep -c ' Ready ' requests)" = 2 ] || return "$again"
+	last_server <requests >last && sent_once last &&
 		[ "$(jq -s 'map(select(.event == "round").resent) | add > 0' out)" = true ]
 }
 
@@ -478,6 +510,8 @@ another_server()
 # filter_error OPERATION ERROR PHASE: requests fail from the start, or in the pause.
 case_filter_error()
 {
+	# The receiver is not told that the sender has given up.
+	impatient_there
 	nbdkit_with error -- "error-$1=$2" "error-$1-rate=100%" error-file=inject || return 1
 	case $3 in
 	rounds)
@@ -492,11 +526,13 @@ case_filter_error()
 # QEMU here fails at a command.
 case_fail_here()
 {
+	[ "$2" != stall ] || impatient_here
 	start --fail "$1:$2" -- -- && migrate && ends 1 && guest_is here
 }
 
 case_fail_there()
 {
+	[ "$2" = error ] || [ "$2" = die ] || impatient_there
 	start -- -- --fail "$1:$2" && migrate && ends 1 && guest_is here
 }
 
@@ -505,10 +541,10 @@ case_not_incoming()
 {
 	local got=0
 
-	start -- -- --fail "$1:$2" && return 1
+	[ "$2" != hang ] || impatient_there
+	begin -- -- --fail "$1:$2" || return 1
 	wait "$dst" || got=$?
-	[ "$got" = 125 ] && ! grep -q "waiting for a guest" dst.log &&
-		await "$src" [ -S qmp ] && guest_is here
+	[ "$got" = 125 ] && ! grep -q "waiting for a guest" dst.log && guest_is here
 }
 
 # It does not quit: it must not run either.
@@ -519,17 +555,17 @@ case_no_quit()
 	ends 0 && guest_is there && grep -q "do not let it run" err
 }
 
-# The receiver has seen it.
+# The receiver has seen it, and it goes no further.
 has_begun()
 {
-	await "$tool" grep -q '"event": "begin"' out
+	await "$tool" grep -q '"event": "begin"' out && await "$tool" held 1
 }
 
 case_interrupted()
 {
-	DIRTYTRACK_STANDIN_DELAY=300 start -- -- &&
-		DIRTYTRACK_STANDIN_DELAY=300 migrate --json && has_begun || return 1
+	start -- -- && hold 0 && migrate --json && has_begun || return 1
 	kill -INT "$tool"
+	go_on
 	ends 130 && guest_is here
 }
 
@@ -557,9 +593,9 @@ case_killed_at_start()
 case_no_receiver()
 {
 	start -- -- || return 1
-	nbdkit -f -U other memory 32M 2>/dev/null &
+	nbdkit -f -U "$PWD/other" memory 32M 2>/dev/null &
 	local other=$!
-	await "$other" [ -S other ] || return 1
+	await "$other" listens "$PWD/other" || return 1
 	uri="nbd+unix:///?socket=$PWD/other"
 	migrate
 	ends 1 && grep -q "it is no receiver" err && [ "$(last_word src.log)" = runs ]
@@ -571,7 +607,8 @@ case_no_receiver()
 # A sender that vanished: the receiver does not wait for ever.
 case_sender_gone()
 {
-	start -- -- && DIRTYTRACK_STANDIN_DELAY=300 migrate --json && has_begun || return 1
+	impatient_there
+	start -- -- && hold 0 && migrate --json && has_begun || return 1
 	kill -KILL "$tool"
 	guest_is here
 }
@@ -579,8 +616,14 @@ case_sender_gone()
 # killed VICTIM PHASE WHERE STATUS: in the phase; where the guest is in the end.
 case_killed()
 {
-	local victim=$1 phase=$2 where=$3 status=$4
+	local victim=$1 phase=$2 where=$3 status=$4 ret=1
 
+	case $victim in
+	tool)	impatient_there ;;
+	receive) impatient_here ;;
+	esac
+	# It may have been the machine that did not answer in time.
+	[ "$timeout $answer" = "60 60" ] || ret=$again
 	case $phase in
 	rounds)	start -- -- ;;
 	stop | migrate)
@@ -590,14 +633,15 @@ case_killed()
 	esac || return 1
 	there=$(receiver_child standin-qemu)
 	if [ "$phase" = rounds ]; then
-		# The first pages are there, the second harvest takes its time. It must not
+		# The first pages are there, and the second harvest comes. It must not
 		# be the last, after which QEMU is not needed any more: without rounds to
 		# come, what is left might be little enough for the pause.
-		DIRTYTRACK_STANDIN_DELAY=2000 migrate --downtime 0 --max-rounds 3 --json
-		await "$tool" grep -q '"event": "round"' out || return 1
+		hold 1
+		migrate --downtime 0 --max-rounds 3 --json
+		await "$tool" held 2 && grep -q '"event": "round"' out || return "$ret"
 	else
 		migrate
-		await "$tool" is_slow_at "$phase" || return 1
+		await "$tool" is_slow_at "$phase" || return "$ret"
 	fi
 	case $victim in
 	tool)	kill -KILL "$tool" ;;
@@ -607,6 +651,7 @@ case_killed()
 	dst)	kill -KILL "$there" ;;
 	esac
 	touch go
+	go_on
 	ends "$status" && guest_is "$where"
 }
 

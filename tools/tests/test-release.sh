@@ -8,42 +8,18 @@ set -eu
 
 # shellcheck source=tools/tests/cases.sh
 . "$SRC/tests/cases.sh"
+# shellcheck source=tools/tests/slots.sh
+. "$SRC/tests/slots.sh"
+
 cmd=$OUT/tests/dirtytrack-standin
 top=$(mktemp -d /dev/shm/test-release.XXXXXX)
 trap 'rm -rf "$top"' EXIT
-pid=
 
-clean_up()
-{
-	[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
-}
-
-# Memory of 4096 pages with data; of these, what "zero" makes zero keeps its memory.
-new_slot()
-{
-	mkdir slots
-	export DIRTYTRACK_STANDIN=$PWD/slots
-	ram=$PWD/slots/ram
-	yes data | head -c 16M >"$ram"
-	truncate -s 512 "$ram.dirty"
-	: >"$ram.limit"
-}
-
+# Of a slot's data, what "zero" makes zero keeps its memory.
 # zero FIRST COUNT
 zero()
 {
 	dd if=/dev/zero of="$ram" bs=4k seek="$1" count="$2" conv=notrunc status=none
-}
-
-# dirty WORD HEX: 64 pages, lowest bit first page.
-dirty()
-{
-	local i bytes=
-
-	for ((i = 14; i >= 0; i -= 2)); do
-		bytes+="\\x${2:i:2}"
-	done
-	printf '%b' "$bytes" | dd of="$ram.dirty" bs=8 seek="$1" conv=notrunc status=none
 }
 
 # holes: as "FIRST+COUNT" one after the other, read without touching them.
@@ -53,35 +29,16 @@ holes()
 		jq -r '[.[] | select(.data | not) | "\(.start / 4096)+\(.length / 4096)"] | join(" ")'
 }
 
-is()
-{
-	[ "$2" = "$3" ] || {
-		echo "$1 is '$2', not '$3'"
-		return 1
-	}
-}
-
 # release ARGUMENT...: its JSON in "out".
 release()
 {
 	"$cmd" release ram --json "$@" >out 2>err
 }
 
-# start ARGUMENT...: the same, while the test goes on; it can be interrupted.
+# start ARGUMENT...: the same, while the test goes on.
 start()
 {
-	env --default-signal=INT "$cmd" release ram --json "$@" >out 2>err &
-	pid=$!
-}
-
-# ends STATUS
-ends()
-{
-	local status=0
-
-	wait "$pid" || status=$?
-	pid=
-	is status "$status" "$1"
+	start_tool release ram --json "$@"
 }
 
 # figures KEY...
@@ -107,17 +64,6 @@ refused()
 		return 1
 	fi
 	is "holes after $*" "$(holes)" ""
-}
-
-until_true()
-{
-	local i
-
-	for ((i = 0; i < 300; i++)); do
-		! "$@" || return 0
-		sleep 0.05
-	done
-	return 1
 }
 
 # ---- ranges ----
@@ -313,25 +259,19 @@ case_zero()
 	is figures "$(figures looked zero released)" "[$((3697 * 4096)),0,0]"
 }
 
-# Written and declared after it was looked at, and before it is released.
+# Written and declared after it was looked at, and before it is released: the pass before
+# that is the harvest.
 case_written_meanwhile()
 {
 	new_slot &&
 	zero 100 10 &&
-	export DIRTYTRACK_STANDIN_DELAY=1000 && start --zero &&
-	# Harvest, look, release: a second goes by before the first and before the last.
-	sleep 1.5 &&
+	hold 1 && start --zero && until_true held 2 &&
 	printf new | dd of="$ram" bs=4k seek=105 conv=notrunc status=none &&
 	dirty 1 0000020000000000 &&
-	ends 0 &&
+	go_on && ends 0 &&
 	is holes "$(holes)" "100+5 106+4" &&
 	is figures "$(figures zero released skipped)" "[40960,36864,4096]" &&
 	is content "$(dd if="$ram" bs=4k skip=105 count=1 status=none | head -c 3)" new
-}
-
-lines()
-{
-	[ "$(wc -l <out)" -ge "$1" ]
 }
 
 # Each look is at what was written since the one before.
@@ -347,7 +287,7 @@ case_watch()
 	zero 200 3 &&
 	dirty 3 0000000000001f00 &&
 	until_true grep -q '"looked": 20480' out &&
-	kill -INT "$pid" &&
+	kill -INT "$tool" &&
 	ends 130 &&
 	is holes "$(holes)" "100+10 200+3" &&
 	is looks "$(jq -cs 'map(select(.looked > 0)) | map([.looked, .zero, .released])' out)" \
@@ -362,15 +302,14 @@ case_cold()
 {
 	new_slot &&
 	release 1000-1999 &&
-	start --cold 4 --interval 0.5 &&
-	sleep 0.8 &&
+	hold 0 && start --cold 4 --interval 0.5 && until_true held 1 &&
 	# Page 0, 100 pages from 64 on, and the last one.
 	dirty 0 0000000000000001 &&
 	dirty 1 ffffffffffffffff &&
 	dirty 2 0000000fffffffff &&
-	sleep 0.4 &&
+	hold 3 && until_true held 4 &&
 	dirty 63 8000000000000000 &&
-	ends 0 &&
+	go_on && ends 0 &&
 	is ranges "$(jq -cs 'map([.first, .pages, .size])' out)" \
 		"[[1,63,258048],[164,836,$((836 * 4096))],[2000,2095,$((2095 * 4096))]]" &&
 	# Nothing was released.
@@ -379,4 +318,6 @@ case_cold()
 
 cases=(arguments overlapping all text_file json_file binary_file many bad_ranges bad_files
 	usage dry_run populate zero written_meanwhile watch cold)
+[ $# = 0 ] || cases=("$@")
+
 run_cases 4 out err
