@@ -8,6 +8,7 @@
 #include <json-c/json.h>
 
 #include "../lib/dirtytrack.h"
+#include "copy-report.h"
 #include "interrupt.h"
 #include "msg.h"
 #include "replicate-report.h"
@@ -177,6 +178,7 @@ static void note_epoch(struct replicate_report *rep)
 	add_number(obj, "in_pause", e->in_pause);
 	add_number(obj, "state_size", e->state_size);
 	add_seconds(obj, "pause", e->pause);
+	json_object_object_add(obj, "phases", json_phases(&r->copy));
 	add_seconds(obj, "lag", e->lag);
 	if (r->checksum)
 		add_checksum(obj, e);
