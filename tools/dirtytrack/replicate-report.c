@@ -111,7 +111,8 @@ static struct pauses pauses_of(struct replicate_report *rep, uint64_t nr)
 	qsort(sorted, nr, sizeof(*sorted), compare);
 	p.min = sorted[0];
 	p.median = sorted[nr / 2];
-	p.p99 = sorted[(nr - 1) * 99 / 100];
+	/* Of fewer than 100 it is the longest. */
+	p.p99 = sorted[(nr * 99 + 99) / 100 - 1];
 	p.max = sorted[nr - 1];
 	return p;
 }
