@@ -21,6 +21,7 @@ help:
 	@echo '  make bench        dirtytrack beside every other way to track writes, in the test host'
 	@echo '                    (on this machine: HERE=1; instructions instead of time: ICOUNT=1)'
 	@echo '  make bench-migrate  a guest moved, beside the migration of QEMU and of QEMU 10'
+	@echo '  make bench-replicate  a guest replicated 20 times a second, beside the same alone'
 	@echo '  make vm-shell     a shell in the test host, with the module loaded (KERNEL=6.12)'
 	@echo
 	@echo '  make modules      dirtytrack.ko for a kernel (KDIR=/lib/modules/.../build)'
@@ -78,18 +79,23 @@ endif
 bench: bench-ready
 	@tools/bench/run $(if $(HERE),--here,-k $(KERNEL)) $(if $(ICOUNT),--icount) $(BENCH)
 
-# In the test host, or here, as root, with the module loaded. QEMU 10 is measured where it
-# can be had.
-MIGRATE_OUT = $(CURDIR)/build/bench-migrate
+# With guests, in the test host, or here, as root, with the module loaded. QEMU 10 is
+# measured where it can be had.
+GUESTS_OUT = $(CURDIR)/build/$@
 QEMU10 = $(CURDIR)/build/vm/qemu10/qemu-system-x86_64
 
-bench-migrate: $(if $(HERE),tools,vm-ready)
-	@tools/demo/build-guest
+bench-migrate: qemu10
+bench-migrate: OPTIONS = $$([ ! -x $(QEMU10) ] || echo --qemu10 $(QEMU10))
+
+qemu10: $(if $(HERE),tools,vm-ready)
 	@[ -x $(QEMU10) ] || tools/vm/setup qemu10 || echo 'no QEMU 10: measured without'
-	@mkdir -p $(MIGRATE_OUT)
-	@$(if $(HERE),,tools/vm/run -k $(KERNEL) -K -m 6G -t 3000 -l $(MIGRATE_OUT) --) \
-		tools/bench/bench-migrate $$([ ! -x $(QEMU10) ] || echo --qemu10 $(QEMU10)) \
-		--output $(MIGRATE_OUT)/migrate.json $(BENCH)
+
+bench-migrate bench-replicate: $(if $(HERE),tools,vm-ready)
+	@$(MAKE) --no-print-directory -C tools bench
+	@tools/demo/build-guest
+	@mkdir -p $(GUESTS_OUT)
+	@$(if $(HERE),,tools/vm/run -k $(KERNEL) -K -m 6G -t 3000 -l $(GUESTS_OUT) --) \
+		tools/bench/$@ $(OPTIONS) --output $(GUESTS_OUT)/$(@:bench-%=%).json $(BENCH)
 
 vm-shell: vm-ready
 	@tools/vm/run -k $(KERNEL) -K -i -e PATH="$(CURDIR)/build/tools:$$PATH" -- bash -i
@@ -111,9 +117,9 @@ uninstall:
 	fi
 
 clean:
-	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check build/doc build/bench build/bench-migrate build/bench-srcu
+	rm -rf build/modules build/tools build/tools-san build/selftests build/selftests-san build/unit build/static build/check build/doc build/bench build/bench-migrate build/bench-replicate build/bench-srcu
 
 distclean:
 	rm -rf build
 
-.PHONY: help modules tools check check-full doc vm-ready demo bench-ready bench bench-migrate vm-shell install uninstall clean distclean
+.PHONY: help modules tools check check-full doc vm-ready demo bench-ready bench qemu10 bench-migrate bench-replicate vm-shell install uninstall clean distclean

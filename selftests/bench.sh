@@ -23,7 +23,7 @@ options=(--size 2M --sparse 64M --runs 1 --seconds 0.1)
 mapfile -t trackers < <("$bench" --list | awk '$1 == "tracker" { print $2 }')
 
 output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+trap 'rm -f "$output" "$output.json"' EXIT
 
 # run TRACKER [OPTION]...: leaves the status in $status.
 run()
@@ -50,7 +50,16 @@ works()
 	return $result
 }
 
-plan $((${#trackers[@]} + 6))
+# By a process, as guests take long to boot. All it writes to is in each epoch.
+replicated()
+{
+	works "$here/../tools/bench/bench-replicate" --runs 1 --seconds 1 --memory 16 \
+		--pages 100 --output "$output.json" process || return
+	jq -e '.results[0] | .pages >= 90 and .pause.min > 0 and .pause.median <= .pause.max
+		and .alone.median > 0 and .replicated.median > 0' "$output.json" >/dev/null
+}
+
+plan $((${#trackers[@]} + 7))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -69,4 +78,9 @@ check "walks of a bitmap" works "$build/tools/bench-bitmap" -s 4 -r 1
 check "syncs that are not aligned" works "$build/tools/bench-sync" -n 512 -r 1
 check "releases of 7/8" works "$build/tools/bench-release" -n 512 -r 1
 check "harvests by xchg and with SRCU" works "$build/tools/bench-latency" -m "$srcu" -r 1
+if command -v python3 >/dev/null; then
+	check bench-replicate replicated
+else
+	check "bench-replicate # SKIP there is no python3" true
+fi
 finish

@@ -287,8 +287,7 @@ static const char *const phase_names[NR_COPY_PHASES] = {
 	[PHASE_START] = "start",
 };
 
-/* What took the time of the pause. */
-static struct json_object *json_phases(const struct copy *c)
+struct json_object *json_phases(const struct copy *c)
 {
 	struct json_object *obj = json_object_new_object();
 	unsigned int i;

@@ -38,6 +38,8 @@ void report_begin(struct copy_report *r, const char *slot, const char *target);
 void report_done(struct copy_report *r, const char *target);
 /* The exit status for what copy_run() returned. */
 int report_status(int err);
+/* What the last pause was for, in seconds. */
+struct json_object *json_phases(const struct copy *c);
 /* It is not, for the reason that was the last message. */
 void report_failed(struct copy_report *r, int status);
 void report_close(struct copy_report *r);

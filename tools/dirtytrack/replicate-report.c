@@ -8,6 +8,7 @@
 #include <json-c/json.h>
 
 #include "../lib/dirtytrack.h"
+#include "copy-report.h"
 #include "interrupt.h"
 #include "msg.h"
 #include "replicate-report.h"
@@ -110,7 +111,8 @@ static struct pauses pauses_of(struct replicate_report *rep, uint64_t nr)
 	qsort(sorted, nr, sizeof(*sorted), compare);
 	p.min = sorted[0];
 	p.median = sorted[nr / 2];
-	p.p99 = sorted[(nr - 1) * 99 / 100];
+	/* Of fewer than 100 it is the longest. */
+	p.p99 = sorted[(nr * 99 + 99) / 100 - 1];
 	p.max = sorted[nr - 1];
 	return p;
 }
@@ -177,6 +179,7 @@ static void note_epoch(struct replicate_report *rep)
 	add_number(obj, "in_pause", e->in_pause);
 	add_number(obj, "state_size", e->state_size);
 	add_seconds(obj, "pause", e->pause);
+	json_object_object_add(obj, "phases", json_phases(&r->copy));
 	add_seconds(obj, "lag", e->lag);
 	if (r->checksum)
 		add_checksum(obj, e);

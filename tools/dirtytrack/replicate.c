@@ -420,27 +420,33 @@ static int prepare(struct replicate *r)
 static int take_epoch(struct replicate *r)
 {
 	int ret = prepare(r), resumed;
-	double begin = now();
 
 	if (ret) {
 		pause_end(r->pause);
 		return ret;
 	}
+	memset(r->copy.phases, 0, sizeof(r->copy.phases));
+	r->copy.paused_at = r->copy.phase_begin = now();
 	/* A terminal or pipe that takes no output must not keep the guest paused. */
 	msg_hold(true);
 	ret = fatal(r, pause_begin(r->pause));
 	r->stands = !ret;
+	copy_phase_end(&r->copy, PHASE_STOP);
 	if (!ret)
 		ret = save(r);
+	copy_phase_end(&r->copy, PHASE_STATE);
 	if (!ret)
 		ret = capture(r);
+	copy_phase_end(&r->copy, PHASE_MEMORY);
 	if (!ret)
 		ret = fatal(r, vm_state_settle(&r->saving));
 	if (ret)
 		stop_saving(r->pause);
 	vm_state_close(&r->saving);
+	copy_phase_end(&r->copy, PHASE_STATE);
 	resumed = let_go(r);
-	r->epoch.pause = now() - begin;
+	copy_phase_end(&r->copy, PHASE_START);
+	r->epoch.pause = r->copy.phase_begin - r->copy.paused_at;
 	msg_hold(false);
 	return ret ? ret : resumed;
 }

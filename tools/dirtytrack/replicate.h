@@ -116,7 +116,7 @@ struct replicate {
 	struct aside aside;
 	struct source_aside sources[MAX_REPLICAS];
 	unsigned int nr;		/* of sources */
-	struct copy copy;		/* of what is sent before an epoch */
+	struct copy copy;		/* of what is sent before an epoch; phases of its pause */
 	struct copy_move moves[MAX_REPLICAS];
 	bool stands;			/* it was paused, and is not let go */
 	bool was_attached;

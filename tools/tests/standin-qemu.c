@@ -2,15 +2,21 @@
 /*
  * A stand-in for QEMU and a guest that checks itself, on memory of standin.c.
  *
- *	standin-qemu --ram PATH [--qmp PATH]... [--rate PAGES] [--hot PAGES]
- *		[--lock FILE] [--fail COMMAND:HOW] [-incoming defer]
- *		[-chardev socket,id=ID,fd=N -mon ...]
+ *	standin-qemu --ram PATH | --slot PATH [--qmp PATH]... [--rate PAGES] [--hot PAGES]
+ *		[--zeroed N] [--save MICROSECONDS] [--console FILE] [--lock FILE]
+ *		[--fail COMMAND:HOW] [-incoming defer] [-chardev socket,id=ID,fd=N -mon ...]
  *
  * The guest keeps writing pages whose content follows from a stamp, and stamps of all
  * pages are in a table in its memory; how many it wrote, and the sum of the table, is
  * its "device state".  So memory that is not what it was when the state was saved does
  * not go unnoticed: the sum is wrong, or a page is not what the table says.  What it
  * finds goes to standard error, and it dies of it.
+ *
+ * With --slot the memory is a slot of the module, which need not be told of writes: this
+ * is then a guest that takes no time of its own to be stopped and saved (--save 0, after
+ * which it takes as long to say so).  A --rate of 0 is as fast as it can; of 16 pages that
+ * are written, --zeroed N (2 unless given) become zero.  The console is that of
+ * demo/workload.c, a line each second.
  *
  *	standin-qemu --check FILE
  *
@@ -58,11 +64,17 @@ struct state {
 static struct state cpu;
 static uint64_t *ram, npages, table_pages;
 static _Atomic uint64_t *dirty;
-static int ram_fd, limit_fd, lock_fd = -1;
-static uint64_t rate = 20000, hot;
+static int ram_fd, limit_fd = -1, lock_fd = -1;
+static uint64_t rate = 20000, hot, zeroed = 2;
+static useconds_t save_time = 20000;
+static FILE *console;
+static bool is_slot;
 static const char *ram_path, *fail_command, *fail_how;
 
 static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
+/* By monitors, whom the guest, which hardly ever lets go of it, has to let first. */
+static atomic_int lock_wanted;
+static pthread_cond_t resumed = PTHREAD_COND_INITIALIZER;
 static bool running;
 static const char *status = "running";
 static const char *migration = "none";
@@ -84,7 +96,8 @@ static void die(const char *what)
 
 static void mark(uint64_t page)
 {
-	atomic_fetch_or(&dirty[page / 64], UINT64_C(1) << page % 64);
+	if (dirty)
+		atomic_fetch_or(&dirty[page / 64], UINT64_C(1) << page % 64);
 }
 
 static uint64_t word_of(uint64_t page, uint64_t stamp, uint64_t i)
@@ -164,7 +177,7 @@ static void tick(void)
 	page = table_pages + next_random() % (hot && hot < data ? hot : data);
 	check_page(page);
 	cpu.ticks++;
-	set_page(page, what > 1 ? cpu.ticks : 0, what == 1);
+	set_page(page, what >= zeroed ? cpu.ticks : 0, what < zeroed && what % 2);
 }
 
 /* Ticks that the log's limit allows in a turn: each makes two pages dirty. */
@@ -178,17 +191,41 @@ static uint64_t allowed(uint64_t batch)
 	return limit < batch ? limit : batch;
 }
 
+/* Each page is checked before it is written. */
+static void print_tick(void)
+{
+	static time_t printed;
+	static uint64_t lines;
+	struct timespec now;
+
+	if (!console)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (now.tv_sec == printed)
+		return;
+	printed = now.tv_sec;
+	fprintf(console, "tick %llu pages %llu checked %llu bad 0\n",
+		(unsigned long long)++lines, (unsigned long long)cpu.ticks,
+		(unsigned long long)cpu.ticks);
+}
+
 static void *run_guest(void *arg)
 {
 	for (;;) {
-		const uint64_t batch = allowed(rate / 200 + 1);
+		const uint64_t batch = allowed(rate ? rate / 200 + 1 : 64);
 		uint64_t i;
 
 		pthread_mutex_lock(&big_lock);
-		for (i = 0; running && i < batch; i++)
+		while (!running)
+			pthread_cond_wait(&resumed, &big_lock);
+		for (i = 0; i < batch; i++)
 			tick();
+		print_tick();
 		pthread_mutex_unlock(&big_lock);
-		usleep(5000);
+		if (rate)
+			usleep(5000);
+		while (lock_wanted)
+			usleep(20);
 	}
 	return arg;
 }
@@ -200,6 +237,7 @@ static void set_running(bool on)
 	if (on && lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) < 0)
 		die("TWO GUESTS RUN");
 	running = on;
+	pthread_cond_signal(&resumed);
 	if (!on && lock_fd >= 0)
 		flock(lock_fd, LOCK_UN);
 	status = on ? "running" : "paused";
@@ -263,7 +301,7 @@ static int save(void)
 
 	/* Saving may write to guest memory, and not at once. */
 	pthread_mutex_lock(&big_lock);
-	usleep(20000);
+	usleep(save_time);
 	tick();
 	pthread_mutex_unlock(&big_lock);
 	while (left) {
@@ -317,7 +355,7 @@ static void *migrate(void *arg)
 	/* It gets there in two steps. */
 	set_migration(ret ? "failed" : "completed");
 	pthread_mutex_unlock(&big_lock);
-	usleep(20000);
+	usleep(save_time);
 	pthread_mutex_lock(&big_lock);
 	if (out)
 		status = "postmigrate";
@@ -391,7 +429,9 @@ static void answer(int fd, struct json_object *command)
 		name = json_object_get_string(value);
 	how = failure(name);
 	if (!how) {
+		lock_wanted++;
 		pthread_mutex_lock(&big_lock);
+		lock_wanted--;
 		result = execute(name);
 		pthread_mutex_unlock(&big_lock);
 	} else if (!strcmp(how, "stall")) {
@@ -486,12 +526,21 @@ static void *serve_socket(void *arg)
 	return NULL;
 }
 
+static void map_log(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	dirty = mmap(NULL, (npages + 63) / 64 * 8, PROT_READ | PROT_WRITE,
+		     MAP_SHARED, fd, 0);
+	if (fd < 0 || dirty == MAP_FAILED)
+		die("cannot map the log");
+}
+
 static void map_ram(bool incoming)
 {
 	char path[4096 + 8], link[32];
 	struct stat st;
 	ssize_t n;
-	int fd;
 
 	ram_fd = open(ram_path, O_RDWR | O_CLOEXEC);
 	if (ram_fd < 0 || fstat(ram_fd, &st) < 0)
@@ -504,14 +553,12 @@ static void map_ram(bool incoming)
 	n = readlink(link, path, 4096);
 	if (n < 0 || ram == MAP_FAILED)
 		die("cannot map memory");
-	strcpy(path + n, ".dirty");
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	strcpy(path + n, ".limit");
-	limit_fd = open(path, O_RDONLY | O_CLOEXEC);
-	dirty = mmap(NULL, (npages + 63) / 64 * 8, PROT_READ | PROT_WRITE,
-		     MAP_SHARED, fd, 0);
-	if (fd < 0 || dirty == MAP_FAILED)
-		die("cannot map the log");
+	if (!is_slot) {
+		strcpy(path + n, ".dirty");
+		map_log(path);
+		strcpy(path + n, ".limit");
+		limit_fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
 	if (incoming)
 		return;
 	cpu.magic = MAGIC;
@@ -519,6 +566,14 @@ static void map_ram(bool incoming)
 	/* A part of it has never been used. */
 	for (uint64_t page = table_pages; page < npages * 3 / 4; page++)
 		set_page(page, ++cpu.ticks, false);
+}
+
+static void open_console(const char *path)
+{
+	console = fopen(path, "we");
+	if (!console)
+		die("cannot open the console");
+	setlinebuf(console);
 }
 
 int main(int argc, char **argv)
@@ -536,12 +591,21 @@ int main(int argc, char **argv)
 			return 0;
 		} else if (!strcmp(argv[i], "--ram"))
 			ram_path = value;
-		else if (!strcmp(argv[i], "--qmp") && nr_listeners < MAX_MONITORS)
+		else if (!strcmp(argv[i], "--slot")) {
+			ram_path = value;
+			is_slot = true;
+		} else if (!strcmp(argv[i], "--qmp") && nr_listeners < MAX_MONITORS)
 			monitor_paths[nr_listeners++] = value;
 		else if (!strcmp(argv[i], "--rate"))
 			rate = atoll(value);
 		else if (!strcmp(argv[i], "--hot"))
 			hot = atoll(value);
+		else if (!strcmp(argv[i], "--zeroed"))
+			zeroed = atoll(value);
+		else if (!strcmp(argv[i], "--save"))
+			save_time = atoi(value);
+		else if (!strcmp(argv[i], "--console"))
+			open_console(value);
 		else if (!strcmp(argv[i], "--lock"))
 			lock_fd = open(value, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		else if (!strcmp(argv[i], "--fail")) {

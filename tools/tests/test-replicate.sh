@@ -244,7 +244,9 @@ case_count()
 	[ "$(jq -s 'map(select(.event == "epoch").epoch) == [1, 2, 3, 4, 5]' out)" = true ] &&
 		[ "$(jq -s 'map(select(.event == "end"))[0] |
 			.epochs == 5 and .pause_min <= .pause_median and
-			.pause_median <= .pause_max' out)" = true ] &&
+			.pause_median <= .pause_p99 and .pause_p99 == .pause_max' out)" = true ] &&
+		[ "$(jq -s 'map(select(.event == "epoch") |
+			(.phases | add) - .pause | fabs < 0.0001) | all' out)" = true ] &&
 		guest_is here && slot_is_an_epoch
 }
 
