@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Memory that a guest gives up goes back to the host, with an unmodified QEMU and a stock
-# Debian kernel in slots: by virtio-balloon, by free page reporting, and by virtio-mem.
-# The guest checks its own memory, see tools/demo/workload.c.
+# Debian kernel in slots: by virtio-balloon, by free page reporting, and by virtio-mem; and
+# is not moved, when the guest is.  It checks its own memory, see tools/demo/workload.c.
 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -37,14 +37,18 @@ for file in "$dirtytrack" "$built/qmp"; do
 	[ -x "$file" ] || bail_out "there is no $file: build tools and selftests first"
 done
 [ -s "$GUEST/vmlinux" ] || bail_out "there is no guest in $GUEST: run tools/demo/build-guest"
-command -v jq >/dev/null || bail_out "jq is not installed"
+for program in jq nbdkit; do
+	command -v $program >/dev/null || bail_out "$program is not installed"
+done
 
 dir=$(mktemp -d)
 cd "$dir"
-vm=
+# The guest's process, and that of one who waits for it.
+vm='' new=''
 clean_up()
 {
 	stop_guest
+	stop_new
 	rm -rf "$dir"
 }
 trap clean_up EXIT
@@ -180,6 +184,64 @@ copies_what_is_there()
 		is_near ram "$before"
 }
 
+# ---- a ballooned guest is moved ----
+
+# What it leaves zero goes back first: then what has memory is what has content.
+zeros_go()
+{
+	within 100 "$dirtytrack" release ram --zero --json >zero.out 2>&1 || { note "$(cat zero.out)"; return 1; }
+	before=$(resident ram)
+	[ "$before" -gt $((pages / 10)) ] && [ "$before" -le $(($1 * 256 + slack)) ]
+}
+
+is_waiting()
+{
+	kill -0 "$new" && grep -qs "waiting for a guest" there.out
+}
+
+stop_new()
+{
+	[ -z "$new" ] || { kill "$new" && wait "$new"; } 2>/dev/null || :
+	new=
+}
+
+# To a QEMU like its own, whose slot is "there".
+moves()
+{
+	mkdir there
+	RAM=there RECEIVE="--listen unix:$dir/socket --timeout 120" "$demo/start-guest" there \
+		-device virtio-balloon-pci >there.out 2>&1 &
+	new=$!
+	wait_for 120 is_waiting && written=$(tick 4) &&
+		within 200 "$dirtytrack" migrate --qmp qmp --answer 120 --downtime 2000 --verify \
+			--json ram=there "nbd+unix:///?socket=$dir/socket" >migrate.out 2>migrate.err &&
+		wait_for 60 eval '! kill -0 "$vm" 2>/dev/null' ||
+		{ note "$(cat there.out migrate.???)"; stop_new; return 1; }
+	vm=$new new=''
+	cd there
+	wait_for 60 has_ticked 1
+}
+
+# rounds FILTER: what the filter makes of them
+rounds()
+{
+	jq -s "map(select(.event == \"round\")) | $1" "$dir/migrate.out"
+}
+
+# Each page with content once, and those once more that were written meanwhile: by the
+# workload, which counts them, and a few in each round by the guest's kernel.
+moved_what_is_there()
+{
+	local first later more
+
+	first=$(rounds '.[0].written / 4096') later=$(rounds '.[1:] | map(.written / 4096) | add // 0')
+	written=$(($(tick 4) - written))
+	more=$(rounds 'length - 1')
+	note "$before pages had memory; the first round sent $first, $more more sent $later; the guest wrote $written"
+	[ "$first" -le $((before + slack)) ] && [ $((first + later)) -ge $((before - slack)) ] &&
+		[ "$later" -le $((written + more * slack)) ]
+}
+
 # ---- free page reporting ----
 
 used()
@@ -238,7 +300,7 @@ unplugs()
 	hot 0 && near hot 0
 }
 
-plan 14
+plan 20
 ram 160
 export KERNEL_OPTIONS="devices=1"
 check "a guest with a balloon boots" boots -device virtio-balloon-pci
@@ -251,7 +313,14 @@ check "a copy is of what is there, and gives no memory" copies_what_is_there
 check "deflated: memory comes back" deflates
 check "inflated again, by 24 MiB" inflates $((RAM_MIB - 24))
 check "the guest is well" is_well
+check "its zero pages go back" zeros_go $((RAM_MIB - 24))
+check "it is moved to another QEMU, memory identical" moves
+check "what was sent is what had memory, within 1 %" moved_what_is_there
+check "as much has memory there, within 1 %" near there "$before"
+check "the balloon is as it was" balloon_is $(((RAM_MIB - 24) << 20))
+check "the guest is well" is_well
 stop_guest
+cd "$dir"
 
 # With memory that can be plugged, its kernel keeps 64 MiB for devices of 32 bits; and it
 # reports what is free only while that is more than 64 MiB.

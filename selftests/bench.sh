@@ -23,7 +23,8 @@ options=(--size 2M --sparse 64M --runs 1 --seconds 0.1)
 mapfile -t trackers < <("$bench" --list | awk '$1 == "tracker" { print $2 }')
 
 output=$(mktemp)
-trap 'rm -f "$output" "$output.json"' EXIT
+json=$(mktemp)
+trap 'rm -f "$output" "$json"' EXIT
 
 # run TRACKER [OPTION]...: leaves the status in $status.
 run()
@@ -54,12 +55,38 @@ works()
 replicated()
 {
 	works "$here/../tools/bench/bench-replicate" --runs 1 --seconds 1 --memory 16 \
-		--pages 100 --output "$output.json" process || return
+		--pages 100 --output "$json" process || return
 	jq -e '.results[0] | .pages >= 90 and .pause.min > 0 and .pause.median <= .pause.max
-		and .alone.median > 0 and .replicated.median > 0' "$output.json" >/dev/null
+		and .alone.median > 0 and .replicated.median > 0' "$json" >/dev/null
 }
 
-plan $((${#trackers[@]} + 7))
+# known KEY: it was counted, or nothing was, which is no reason to skip.
+known()
+{
+	[ ! -s "$json" ] || jq -e --arg key "$1" '[.rows[] | select(.pages != "populate") | .[$key]] | length > 0 and all(. != null)' "$json" >/dev/null
+}
+
+# fewer KEY: of these, ranges cause less than a seventh of what page by page does.
+fewer()
+{
+	[ -s "$json" ] && jq -e --arg key "$1" '
+		[.rows[] | select(.pages != "populate")] | group_by(.pages)
+		| map(map({ (.way): .[$key] }) | add)
+		| length == 2 and all(.page > 0 and .ranges * 7 <= .page)
+	' "$json" >/dev/null
+}
+
+# check_fewer WHAT KEY
+check_fewer()
+{
+	if known "$2"; then
+		check "ranges cause fewer $1" fewer "$2"
+	else
+		check "ranges cause fewer $1 # SKIP they cannot be counted here" true
+	fi
+}
+
+plan $((${#trackers[@]} + 8))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -76,7 +103,8 @@ check "control: so it is while harvests go back to back" ended_with 3
 check "walks of a bitmap" works "$build/tools/bench-bitmap" -s 4 -r 1
 [ -e /sys/module/dirtytrack ] || insmod "$DIRTYTRACK_KO"
 check "syncs that are not aligned" works "$build/tools/bench-sync" -n 512 -r 1
-check "releases of 7/8" works "$build/tools/bench-release" -n 512 -r 1
+check "releases of 7/8" works "$build/tools/bench-release" -n 512 -r 1 -j "$json"
+check_fewer "calls of MMU notifiers" notified_per_1000
 check "harvests by xchg and with SRCU" works "$build/tools/bench-latency" -m "$srcu" -r 1
 if command -v python3 >/dev/null; then
 	check bench-replicate replicated

@@ -19,7 +19,9 @@
  *
  * After each, the pages that are left are counted, and have what they had.  The ways take
  * turns; medians of the runs are printed.  An unmap is a run of pages taken out of the
- * mappings; what punches do of it is not counted by the module, but known.
+ * mappings; what punches do of it is not counted by the module, but known.  What each way
+ * causes of TLB flushes and calls of MMU notifiers is counted apart from the times, before
+ * them: see counters.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,15 +30,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../lib/dirtytrack.h"
+#include "counters.h"
 #include "sheet.h"
 #include "small.h"
 
 #define MAX_RUNS	99
 /* Pages of 2 MiB. */
 #define CHUNK		512
+/* Counts of each page do not depend on how many there are: of a larger slot, a part. */
+#define COUNTED_PAGES	(8 * CHUNK)
 #define NELEM(array)	(sizeof(array) / sizeof((array)[0]))
 
 static uint64_t npages = 32768;
@@ -161,17 +167,20 @@ static bool is_kept(uint64_t page)
 	return page % 8 == 0;
 }
 
-static void measure_release(unsigned int way, bool scattered, struct release_times *t,
-			    unsigned int run)
+static void fill(void *unused)
 {
 	uint64_t page;
-	double start;
 
+	(void)unused;
 	for (page = 0; page < npages; page++)
 		*(volatile uint64_t *)word(page) = page + 1;
-	start = small_now_us();
-	t->unmaps = ways[way].release();
-	t->us[run] = small_now_us() - start;
+}
+
+/* The others are there, and as fill() left them. */
+static void check_left(unsigned int way, bool scattered)
+{
+	uint64_t page;
+
 	if (resident(slot_fd) != npages - nr_singles) {
 		fprintf(stderr, "bench-release: %s: %llu pages are left\n", ways[way].name,
 			(unsigned long long)resident(slot_fd));
@@ -186,6 +195,18 @@ static void measure_release(unsigned int way, bool scattered, struct release_tim
 			exit(1);
 		}
 	}
+}
+
+static void measure_release(unsigned int way, bool scattered, struct release_times *t,
+			    unsigned int run)
+{
+	double start;
+
+	fill(NULL);
+	start = small_now_us();
+	t->unmaps = ways[way].release();
+	t->us[run] = small_now_us() - start;
+	check_left(way, scattered);
 }
 
 /* Seven pages and one that stays, and so on; or seven eighths, and what stays. */
@@ -203,6 +224,39 @@ static void make_ranges(bool scattered)
 	for (page = 0; page < npages; page++)
 		if (scattered ? !is_kept(page) : page < npages / 8 * 7)
 			singles[nr_singles++] = (struct dirtytrack_range) { page, 1 };
+}
+
+/* Of each way, for both kinds of ranges; shared with the process that counts. */
+static struct counts (*counted)[NELEM(ways)];
+
+static void release_by(void *arg)
+{
+	ways[*(unsigned int *)arg].release();
+}
+
+static void count_release(struct counters *counters, bool scattered)
+{
+	unsigned int i;
+
+	make_ranges(scattered);
+	for (i = 0; i < NELEM(ways); i++) {
+		counted[scattered][i] = counters_of(counters, fill, release_by, &i);
+		check_left(i, scattered);
+	}
+}
+
+static uint64_t counted_pages(void)
+{
+	return npages < COUNTED_PAGES ? npages : COUNTED_PAGES;
+}
+
+/* Of 1000 pages that were released. */
+static void show_count(struct sheet *sheet, int64_t count)
+{
+	if (count == COUNT_UNKNOWN)
+		sheet_unknown(sheet);
+	else
+		sheet_number(sheet, count * 1000.0 / (counted_pages() / 8 * 7));
 }
 
 static void bench_release(struct sheet *sheet, bool scattered, unsigned int runs)
@@ -224,6 +278,8 @@ static void bench_release(struct sheet *sheet, bool scattered, unsigned int runs
 		sheet_number(sheet, us[i] / 1000);
 		sheet_number(sheet, us[i] * 1000 / nr_singles);
 		sheet_number(sheet, times[i].unmaps);
+		show_count(sheet, counted[scattered][i].flushes);
+		show_count(sheet, counted[scattered][i].notified);
 		sheet_number(sheet, us[0] / us[i]);
 		sheet_number(sheet, us[PAGE_BY_PAGE] / us[i]);
 	}
@@ -318,7 +374,10 @@ static void bench_populate(struct sheet *sheet, unsigned int runs)
 		sheet_text(sheet, populates[i].name);
 		sheet_number(sheet, us[i] / 1000);
 		sheet_number(sheet, us[i] * 1000 / npages);
-		sheet_number(sheet, 0);
+		/* Nothing is taken out of mappings. */
+		sheet_unknown(sheet);
+		sheet_unknown(sheet);
+		sheet_unknown(sheet);
 		sheet_number(sheet, us[0] / us[i]);
 		sheet_number(sheet, us[0] / us[i]);
 	}
@@ -343,6 +402,37 @@ static void open_slot(void)
 		small_die("memory", ENOMEM);
 }
 
+/* In a process of its own: nothing is timed where there was a VM. */
+static void count_releases(void)
+{
+	struct counters *counters;
+	int status;
+	pid_t pid;
+
+	counted = mmap(NULL, 2 * sizeof(*counted), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (counted == MAP_FAILED)
+		small_die("memory", errno);
+	pid = fork();
+	if (pid < 0)
+		small_die("fork", errno);
+	if (!pid) {
+		npages = counted_pages();
+		open_slot();
+		counters = counters_open(mem, size());
+		count_release(counters, false);
+		count_release(counters, true);
+		counters_close(counters);
+		exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		small_die("waitpid", errno);
+	if (status) {
+		fprintf(stderr, "bench-release: counting has failed\n");
+		exit(1);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sheet_column columns[] = {
@@ -351,6 +441,8 @@ int main(int argc, char **argv)
 		{ "ms", "TIME, ms" },
 		{ "page_ns", "A PAGE, ns" },
 		{ "unmaps", "UNMAPS" },
+		{ "flushes_per_1000", "FLUSHES, per 1000" },
+		{ "notified_per_1000", "NOTIFIED, per 1000" },
 		{ "first_to_this", "FIRST ROW, times this" },
 		{ "page_to_this", "PAGE BY PAGE, times this" },
 	};
@@ -365,10 +457,11 @@ int main(int argc, char **argv)
 	};
 
 	if (!small_options(argc, argv, options) || !runs || runs > MAX_RUNS ||
-	    pages < 16 || pages % 8 ||
+	    pages < 64 || pages % 8 ||
 	    pages > 1 << 24)
 		return small_usage("[-j FILE] [-n PAGES] [-r RUNS]");
 	npages = pages;
+	count_releases();
 	open_slot();
 	sheet = sheet_new("Release of 7/8 of a slot, and populating one; medians", columns,
 			  NELEM(columns));

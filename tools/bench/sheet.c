@@ -81,6 +81,11 @@ void sheet_number(struct sheet *s, double value)
 	add(s, text, json_object_new_double_s(value, text));
 }
 
+void sheet_unknown(struct sheet *s)
+{
+	add(s, "-", NULL);
+}
+
 void sheet_finish(struct sheet *s, const char *path)
 {
 	struct json_object *top = checked(json_object_new_object());

@@ -25,6 +25,8 @@ struct sheet *sheet_new(const char *title, const struct sheet_column *columns,
 			size_t nr);
 void sheet_text(struct sheet *s, const char *text);
 void sheet_number(struct sheet *s, double value);
+/* There is no such value, or it is not known: "-", and null in JSON. */
+void sheet_unknown(struct sheet *s);
 /* Prints the table; with @path, also writes {"title": ..., "rows": [...]} there. */
 void sheet_finish(struct sheet *s, const char *path);
 
