@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # A guest that works, a stock Debian kernel under an unmodified QEMU with KVM, is replicated
-# to a secondary, epoch by epoch, with somebody killed on the way; then its QEMU is killed,
-# and it goes on at the secondary. It checks its own memory, see tools/demo/workload.c.
+# to a secondary, epoch by epoch, with somebody killed on the way, and with others writing to
+# the secondary's slot; then its QEMU is killed, and it goes on at the secondary. It checks
+# its own memory, see tools/demo/workload.c.
 #
 # INTERVAL is that of the epochs, in milliseconds. ACCEL is kvm unless given.
 # "make -C tools check-qemu" runs it without a module, all but the tracking being real; see
@@ -92,7 +93,7 @@ epoch_is_beyond()
 	n=$("$DIRTYTRACK" failover --dry-run --json "$target" | jq .epoch) && [ "$n" -gt "$1" ]
 }
 
-plan 8
+plan 9
 
 machine here
 "$DIRTYTRACK" run --slot "here=${ram_mib}M" -- "${qemu[@]}" \
@@ -102,7 +103,7 @@ check "an unmodified QEMU boots a Debian kernel in a slot" wait_for 120 has_tick
 [ "$ktap_failed" = 0 ] || bail_out "no guest: $(cat vm.out; tail -n 5 here.console)"
 
 machine there
-"$DIRTYTRACK" secondary --slot "there=${ram_mib}M" --timeout 60 --listen "unix:$dir/socket" \
+"$DIRTYTRACK" secondary --undo --slot "there=${ram_mib}M" --timeout 60 --listen "unix:$dir/socket" \
 	${REPLICA_PLUGIN:+--plugin "$REPLICA_PLUGIN"} -- "${qemu[@]}" -incoming defer \
 	>secondary.out 2>&1 &
 secondary=$!
@@ -113,6 +114,36 @@ waits()
 }
 check "a secondary waits for epochs" wait_for 60 waits
 [ "$ktap_failed" = 0 ] || bail_out "$(cat secondary.out)"
+
+slot_there()
+{
+	local fd
+
+	for fd in /proc/"$secondary"/fd/*; do
+		case $(readlink "$fd") in
+		*/there | */dirtytrack:there)	echo "$fd"; return ;;
+		esac
+	done
+	return 1
+}
+
+# Others write there: a page in 16 of what the kernel and its data are in, and a hole.
+scribble()
+{
+	local slot page
+
+	slot=$(slot_there) || return 1
+	for ((page = RANDOM % 16 + 4096; page < 8192; page += 16)); do
+		echo "who writes here?" | dd of="$slot" bs=4k seek="$page" conv=notrunc \
+			status=none || return 1
+	done
+	fallocate --punch-hole --offset 24M --length 64K "$slot"
+}
+
+undone()
+{
+	"$DIRTYTRACK" failover --dry-run --json "$target" | jq .undone
+}
 
 replicated()
 {
@@ -125,6 +156,19 @@ check "$epochs epochs get there" replicated
 note "$(tail -n 2 replicate.out)"
 check "the guest is well" is_well here
 
+# The checksum of memory, at the failover, tells whether it was all undone.
+undone_there()
+{
+	local before
+
+	before=$(undone)
+	scribble && within 100 "$DIRTYTRACK" replicate "${options[@]}" --count 2 here=there \
+		"$target" >replicate.out 2>&1 && [ "$(undone)" -ge $((before + 256)) ] && return
+	note "$before, $(undone) pages; $(cat replicate.out secondary.out)"
+	return 1
+}
+check "what others write there is undone by the next epoch" undone_there
+
 # Another one of them goes on from the last epoch.
 nbdkit_killed()
 {
@@ -132,9 +176,9 @@ nbdkit_killed()
 
 	"$DIRTYTRACK" replicate "${options[@]}" --lease 10 here=there "$target" >replicate.out 2>&1 &
 	tool=$!
-	wait_for 100 epoch_is_beyond $((epochs + 2)) || return 1
+	wait_for 100 epoch_is_beyond $((epochs + 4)) || return 1
 	pid=$(pgrep -f "^nbdkit .*slot=there:") && kill -KILL "$pid" &&
-		wait_for 100 epoch_is_beyond $((epochs + 6)) && return
+		wait_for 100 epoch_is_beyond $((epochs + 8)) && return
 	note "$(cat replicate.out secondary.out)"
 	return 1
 }
@@ -151,7 +195,9 @@ went_on_there()
 	kill -KILL "$tool" "$vm"
 	wait "$tool" "$vm" 2>/dev/null || :
 	tool='' vm=''
+	scribble || return 1
 	wait_for 40 goes_on_there &&
+		grep -q "pages that others had written were restored" secondary.out &&
 		grep -q "memory is what the primary sent" secondary.out && return
 	note "$(cat failover.out secondary.out)"
 	return 1

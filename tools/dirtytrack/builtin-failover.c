@@ -114,6 +114,10 @@ static int print_status(const struct job *job, const struct replica_state *state
 			printf("%.1f s ago\n", state->unheard);
 		else
 			printf("%s\n", state->attached ? "now" : "-");
+		if (state->undone)
+			printf("undone: %" PRIu64 " pages\n", state->undone);
+		if (state->late)
+			printf("late: %" PRIu64 " pages\n", state->late);
 		return fflush(stdout) ? -EIO : 0;
 	}
 	obj = json_object_new_object();
@@ -125,6 +129,8 @@ static int print_status(const struct job *job, const struct replica_state *state
 	json_object_object_add(obj, "attached",
 			       json_object_new_boolean(state->attached));
 	json_object_object_add(obj, "unheard", json_seconds(state->unheard));
+	json_object_object_add(obj, "undone", json_object_new_uint64(state->undone));
+	json_object_object_add(obj, "late", json_object_new_uint64(state->late));
 	json_object_object_add(obj, "message", json_object_new_string(state->message));
 	return json_line(obj);
 }

@@ -10,12 +10,14 @@
 enum {
 	OPT_FENCE = 256,
 	OPT_AUTO,
+	OPT_UNDO,
 };
 
 static const struct option_desc options[] = {
 	INCOMING_OPTIONS,
 	{ OPT_FENCE, "fence", "COMMAND", "before the guest runs here: end it there" },
 	{ OPT_AUTO, "auto", "SECONDS", "take over when the primary is silent for so long" },
+	{ OPT_UNDO, "undo", NULL, "undo what others write to the slots" },
 	{ 0 }
 };
 
@@ -24,6 +26,9 @@ static int set_option(struct secondary *s, int val, const char *arg)
 	switch (val) {
 	case OPT_FENCE:
 		s->fence = arg;
+		return 0;
+	case OPT_UNDO:
+		s->undo = true;
 		return 0;
 	case OPT_AUTO:
 		if (option_seconds("--auto", arg, &s->automatic))

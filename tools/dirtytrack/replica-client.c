@@ -108,6 +108,8 @@ int replica_ask(struct replica *r, struct replica_state *state)
 	state->attached = le32toh(status.attached);
 	state->unheard = le64toh(status.unheard_ms) / 1000.0;
 	memcpy(state->message, status.message, sizeof(state->message));
+	state->undone = le64toh(status.undone);
+	state->late = le64toh(status.late);
 	return 0;
 }
 
@@ -149,7 +151,7 @@ static int do_command(struct replica *r, struct replica_command *c)
 	return 0;
 }
 
-int replica_attach(struct replica *r, double lease)
+int replica_attach(struct replica *r, double lease, uint64_t committed)
 {
 	struct replica_command c = {
 		.verb = htole32(REPLICA_ATTACH),
@@ -165,6 +167,10 @@ int replica_attach(struct replica *r, double lease)
 	ret = read_status(r, &status);
 	if (ret)
 		return ret;
+	if (le64toh(status.committed) != committed) {
+		msg_error("%s: it came to another epoch meanwhile", r->uri);
+		return -EREMOTEIO;
+	}
 	memcpy(r->session, status.session, sizeof(r->session));
 	return nbd_client_open(&r->state, r->state_uri, now() + r->timeout);
 }

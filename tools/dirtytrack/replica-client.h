@@ -18,6 +18,8 @@ struct replica;
  * @attached: somebody replicates to it
  * @unheard: seconds since it heard of him; 0 for never
  * @message: why the last command failed
+ * @undone: pages that others had written to its slots, and that were restored
+ * @late: of those, pages written while others were to stand still
  */
 struct replica_state {
 	enum store_phase phase;
@@ -26,6 +28,8 @@ struct replica_state {
 	bool attached;
 	double unheard;
 	char message[STORE_MESSAGE_LEN];
+	uint64_t undone;
+	uint64_t late;
 };
 
 /*
@@ -46,9 +50,10 @@ int replica_ask(struct replica *r, struct replica_state *state);
 /*
  * Be the one who sends, whose guest stands still when nothing was heard of the secondary
  * for @lease seconds (0: it does not).  What was sent for an epoch that is not committed is
- * forgotten.  Connections to slots are to be made after that.
+ * forgotten.  Connections to slots are to be made after that.  It is refused if the last epoch
+ * there is not @committed, by which was decided what is to be sent.
  */
-int replica_attach(struct replica *r, double lease);
+int replica_attach(struct replica *r, double lease, uint64_t committed);
 int replica_detach(struct replica *r);
 /* The state of an epoch's devices, from @fd. */
 int replica_put_state(struct replica *r, int fd, uint64_t size);

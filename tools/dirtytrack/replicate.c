@@ -278,7 +278,7 @@ static int begin_session(struct replicate *r)
 	if (!ret)
 		ret = make_dirty(r, &state);
 	if (!ret)
-		ret = replica_attach(r->replica, r->lease);
+		ret = replica_attach(r->replica, r->lease, state.committed);
 	if (ret)
 		return ret;
 	r->was_attached = r->attached = true;

@@ -53,13 +53,17 @@ static int start_server(struct secondary *s)
 	struct server_arg args[STORE_MAX_SLOTS + 2] = { 0 };
 	unsigned int nr = 0, i;
 
-	for (i = 0; i < s->files.nr; i++)
+	for (i = 0; i < s->files.nr; i++) {
+		const struct store_slot *slot = &s->files.slots[i];
+
 		args[nr++] = (struct server_arg){
 			.key = "slot",
-			.name = s->files.slots[i].name,
-			.fds = { s->files.slots[i].slot, s->files.slots[i].staged },
-			.nr_fds = 2,
+			.name = slot->name,
+			.fds = { slot->slot, slot->staged, slot->log, slot->cache },
+			/* Who takes no epochs must not keep a log alive, either. */
+			.nr_fds = s->undo && phase(s) == STORE_REPLICA ? 4 : 2,
 		};
+	}
 	args[nr++] = (struct server_arg){
 		.key = "state",
 		.fds = { s->files.state[0], s->files.state[1] },
@@ -199,7 +203,7 @@ static int fail(struct secondary *s, enum store_phase to, const char *why)
 	return -EIO;
 }
 
-/* The slots are the last epoch, whatever had begun. */
+/* The slots are the last epoch, whatever had begun; but for what others write. */
 static int settle_store(struct secondary *s)
 {
 	struct store *store;
@@ -210,6 +214,46 @@ static int settle_store(struct secondary *s)
 	else
 		store_close(store);
 	return ret;
+}
+
+/* What a guest wrote that was here before, and what a QEMU did that failed, is undone. */
+static int undo_others(struct secondary *s)
+{
+	uint64_t undone = s->head->undone;
+	struct store *store;
+	int ret;
+
+	if (!s->undo)
+		return 0;
+	ret = store_open(&store, &s->files, LOCK_SECONDS);
+	if (!ret) {
+		ret = store_undo(store);
+		store_close(store);
+	}
+	if (ret == -EBUSY)
+		return fail(s, STORE_FAILED, "somebody keeps writing to the slots here");
+	if (ret)
+		return fail(s, STORE_FAILED, "what others wrote cannot be undone");
+	undone = s->head->undone - undone;
+	if (undone)
+		msg_note("%" PRIu64 " pages that others had written were restored", undone);
+	return 0;
+}
+
+/*
+ * The guest runs here: nothing is undone any more, and its writes are not to be slowed down
+ * by a log, which ends when all who have it let go.
+ */
+static void end_undo(struct secondary *s)
+{
+	unsigned int i;
+
+	for (i = 0; s->undo && i < s->files.nr; i++) {
+		close(s->files.slots[i].log);
+		close(s->files.slots[i].cache);
+		s->files.slots[i].log = s->files.slots[i].cache = -1;
+	}
+	s->undo = false;
 }
 
 static int check_sum(struct secondary *s, const struct store_epoch *epoch)
@@ -228,9 +272,13 @@ static int check_sum(struct secondary *s, const struct store_epoch *epoch)
 
 static int let_run(struct secondary *s)
 {
-	uint64_t number = s->head->committed;
-	const struct store_epoch *epoch = &s->head->epochs[number % 2];
+	const struct store_epoch *epoch;
+	uint64_t number;
 
+	if (undo_others(s))
+		return -EIO;
+	number = s->head->committed;
+	epoch = &s->head->epochs[number % 2];
 	if (check_sum(s, epoch))
 		return -EIO;
 	if (!s->qemu.pid && start_qemu(s))
@@ -250,6 +298,7 @@ static int let_run(struct secondary *s)
 	s->head->ran = true;
 	incoming_leave(&s->qemu);
 	incoming_end(&s->qemu);
+	end_undo(s);
 	msg_note("the guest runs here, from epoch %" PRIu64, number);
 	return 0;
 }
@@ -401,6 +450,7 @@ static int begin_work(struct secondary *s)
 	if (phase(s) == STORE_RUNNING) {
 		/* By the guard of who decided it, if not by him. */
 		s->head->ran = true;
+		end_undo(s);
 		s->guest_fd = pidfd_open(s->head->qemu, 0);
 		return s->guest_fd < 0 ? -ESRCH : start_server(s);
 	}
@@ -431,6 +481,20 @@ static int work(struct secondary *s)
 
 /* ---- the supervisor ---- */
 
+/* What others write is in a log from the first page on. */
+static int set_up_slot(struct secondary *s, const struct slot_arg *arg)
+{
+	struct store_slot *slot = &s->files.slots[s->files.nr++];
+
+	memcpy(slot->name, arg->name, sizeof(slot->name));
+	slot->slot = arg->fd;
+	slot->log = s->undo ? dtrack_log_create(arg->fd, 0) : -1;
+	if (!s->undo || slot->log >= 0)
+		return 0;
+	msg_errno(slot->log, "slot %s: cannot make a log", arg->name);
+	return slot->log;
+}
+
 static int set_up(struct secondary *s)
 {
 	struct slot_args *slots = &s->opts.slots;
@@ -439,14 +503,10 @@ static int set_up(struct secondary *s)
 
 	if (!ret)
 		ret = slot_args_substitute(slots, s->opts.argv);
+	for (i = 0; i < slots->nr && !ret; i++)
+		ret = set_up_slot(s, &slots->slots[i]);
 	if (ret)
 		return ret;
-	s->files.nr = slots->nr;
-	for (i = 0; i < slots->nr; i++) {
-		memcpy(s->files.slots[i].name, slots->slots[i].name,
-		       sizeof(s->files.slots[i].name));
-		s->files.slots[i].slot = slots->slots[i].fd;
-	}
 	ret = store_create(&s->files);
 	if (!ret)
 		ret = store_map_head(s->files.journal, &s->head);
@@ -457,13 +517,15 @@ static int set_up(struct secondary *s)
 	return listen_at(&s->listener, s->opts.address);
 }
 
-static int wait_worker(pid_t pid)
+static int wait_worker(struct secondary *s, pid_t pid)
 {
 	struct pollfd fd = { .fd = pidfd_open(pid, 0), .events = POLLIN };
 	sig_atomic_t passed = 0;
 	int status = 0;
 
 	while (poll(&fd, 1, WAIT_MS) <= 0) {
+		if (s->head->ran)
+			end_undo(s);
 		if (interrupted == passed)
 			continue;
 		passed = interrupted;
@@ -493,7 +555,7 @@ static int supervise(struct secondary *s)
 			s->supervisor = getppid();
 			_exit(work(s));
 		}
-		status = wait_worker(pid);
+		status = wait_worker(s, pid);
 		if (!WIFSIGNALED(status))
 			return WEXITSTATUS(status);
 		msg_note("%s: another one goes on", strsignal(WTERMSIG(status)));

@@ -21,6 +21,7 @@
  * struct secondary - a secondary
  * @opts: its slots and QEMU, and how to serve
  * @fence: command by which the primary's guest is certain not to run; or NULL
+ * @undo: what others write to the slots is undone by each epoch
  * @automatic: take over when the primary was not heard of for so many seconds; 0: never
  *
  * The others are secondary_run()'s.
@@ -28,6 +29,7 @@
 struct secondary {
 	struct incoming_options opts;
 	const char *fence;
+	bool undo;
 	double automatic;
 
 	pid_t supervisor;

@@ -8,10 +8,10 @@
 
 struct listener;
 
-#define SERVER_ARG_FDS 2
+#define SERVER_ARG_FDS 4
 
 /**
- * struct server_arg - a parameter of the plugin: "KEY=NAME:FD:FD"
+ * struct server_arg - a parameter of the plugin: "KEY=NAME:FD:FD..."
  * @key: its key
  * @name: what comes before the numbers; NULL for none
  * @fds: files of ours that it gets, under numbers of its own

@@ -194,7 +194,7 @@ void dtrack_ring_close(struct dtrack_ring *ring);
 #define DTRACK_FLUSH_HOLES	(1U << 1)
 /* Holes become holes of @to_fd, instead of zeros in memory. */
 #define DTRACK_FLUSH_PUNCH	(1U << 2)
-/* A page that is equal already is not written. */
+/* A page that is equal already is not written; one to be punched, if it is a hole. */
 #define DTRACK_FLUSH_SKIP_EQUAL	(1U << 3)
 /* Of what the restored pages are now: dtrack_checksum(). */
 #define DTRACK_FLUSH_CHECKSUM	(1U << 4)

@@ -70,11 +70,19 @@ struct flush {
 
 enum state { DATA, ZERO, EQUAL };
 
+/* Pages of a file that are all data or all hole. */
+struct stretch {
+	uint64_t first;
+	uint64_t end;
+	bool is_hole;
+};
+
 /**
  * struct worker - a thread
  * @flush: what all share
  * @done: what it did in its part; @next and @threads are not used
- * @stretch: pages of the cache's file that are all data or all hole
+ * @from: of the cache's file, where it was last looked at
+ * @to: of the destination's
  * @pending: pages in a row with which the same is to be done
  * @restored: end of what is restored of its part
  * @nr: words in its part
@@ -84,11 +92,8 @@ enum state { DATA, ZERO, EQUAL };
 struct worker {
 	struct flush *flush;
 	struct dtrack_flushed done;
-	struct {
-		uint64_t first;
-		uint64_t end;
-		bool is_hole;
-	} stretch;
+	struct stretch from;
+	struct stretch to;
 	struct {
 		enum state state;
 		uint64_t first;
@@ -144,48 +149,65 @@ static bool is_zero(const char *page)
 	return !memcmp(page, zero_page, DTRACK_PAGE_SIZE);
 }
 
-/* Asks the cache's file once for each stretch, not for each page. */
-static int find_stretch(struct worker *w, uint64_t page)
+static int find_stretch(int fd, uint64_t page, uint64_t npages, struct stretch *s)
 {
-	const struct dtrack_flush *arg = w->flush->arg;
 	off_t pos = page * DTRACK_PAGE_SIZE, data, hole;
 
-	data = lseek(arg->from_fd, pos, SEEK_DATA);
+	data = lseek(fd, pos, SEEK_DATA);
 	if (data < 0 && errno != ENXIO)
 		return -errno;
-	w->stretch.first = page;
-	w->stretch.is_hole = true;
-	w->stretch.end = arg->npages;
+	s->first = page;
+	s->is_hole = true;
+	s->end = npages;
 	if (data < 0)
 		return 0;
 	/* On other files than slots, data may begin and end in the middle of a page. */
-	w->stretch.end = data / DTRACK_PAGE_SIZE;
-	if (w->stretch.end > page)
+	s->end = data / DTRACK_PAGE_SIZE;
+	if (s->end > page)
 		return 0;
-	hole = lseek(arg->from_fd, data, SEEK_HOLE);
+	hole = lseek(fd, data, SEEK_HOLE);
 	if (hole < 0)
 		return -errno;
-	w->stretch.is_hole = false;
-	w->stretch.end = (hole - 1) / DTRACK_PAGE_SIZE + 1;
+	s->is_hole = false;
+	s->end = (hole - 1) / DTRACK_PAGE_SIZE + 1;
 	return 0;
+}
+
+/* Asks the file once for each stretch, not for each page.  1, 0 or -errno. */
+static int is_hole(int fd, uint64_t page, uint64_t npages, struct stretch *s)
+{
+	int ret = 0;
+
+	if (page < s->first || page >= s->end)
+		ret = find_stretch(fd, page, npages, s);
+	return ret ? ret : s->is_hole;
+}
+
+/* Is a page already what it is to become: @zero, or as @from? */
+static int is_equal(struct worker *w, uint64_t page, const char *from, bool zero)
+{
+	const struct dtrack_flush *arg = w->flush->arg;
+
+	/* What is to become a hole is not read, either. */
+	if (zero && arg->flags & DTRACK_FLUSH_PUNCH)
+		return is_hole(arg->to_fd, page, arg->npages, &w->to);
+	return !memcmp((const char *)arg->to + page * DTRACK_PAGE_SIZE, from,
+		       DTRACK_PAGE_SIZE);
 }
 
 /* What is to be done with a page, and its checksum; or -errno. */
 static int state_of(struct worker *w, uint64_t page, uint64_t *checksum)
 {
 	const struct dtrack_flush *arg = w->flush->arg;
-	const uint64_t offset = page * DTRACK_PAGE_SIZE;
-	const char *from = (const char *)arg->from + offset;
+	const char *from = (const char *)arg->from + page * DTRACK_PAGE_SIZE;
 	bool zero = false;
 	int ret;
 
 	if (arg->flags & DTRACK_FLUSH_HOLES) {
-		if (page < w->stretch.first || page >= w->stretch.end) {
-			ret = find_stretch(w, page);
-			if (ret)
-				return ret;
-		}
-		zero = w->stretch.is_hole;
+		ret = is_hole(arg->from_fd, page, arg->npages, &w->from);
+		if (ret < 0)
+			return ret;
+		zero = ret;
 	}
 	/* A hole is not read: that would give it memory. */
 	if (zero)
@@ -195,10 +217,11 @@ static int state_of(struct worker *w, uint64_t page, uint64_t *checksum)
 	*checksum = 0;
 	if (arg->flags & DTRACK_FLUSH_CHECKSUM)
 		*checksum = dtrack_checksum(from, page, 1);
-	/* Nor is read what is to become a hole. */
-	if (arg->flags & DTRACK_FLUSH_SKIP_EQUAL && !(zero && arg->flags & DTRACK_FLUSH_PUNCH) &&
-	    !memcmp((const char *)arg->to + offset, from, DTRACK_PAGE_SIZE))
-		return EQUAL;
+	if (arg->flags & DTRACK_FLUSH_SKIP_EQUAL) {
+		ret = is_equal(w, page, from, zero);
+		if (ret)
+			return ret < 0 ? ret : (int)EQUAL;
+	}
 	return zero ? ZERO : DATA;
 }
 
@@ -482,8 +505,8 @@ static bool is_valid(const struct dtrack_flush *arg)
  * its page was restored: a bitmap in shared memory says the same when the process was
  * killed.
  *
- * Return: 0; -EINVAL; what a callback returned; -errno of lseek(2) on @from_fd or of
- * fallocate(2) on @to_fd.
+ * Return: 0; -EINVAL; what a callback returned; -errno of lseek(2) on either
+ * file or of fallocate(2) on @to_fd.
  */
 int dtrack_flush(const struct dtrack_flush *arg, struct dtrack_flushed *out)
 {

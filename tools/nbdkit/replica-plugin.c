@@ -68,21 +68,22 @@ static struct {
 
 /* ---- parameters ---- */
 
-/* "NAME:FD:FD" */
+/* "NAME:FD:FD", and ":FD:FD" for what others write */
 static int add_slot(const char *value)
 {
-	struct store_slot *slot = &files.slots[files.nr];
-	int used = 0;
+	struct store_slot slot = { .log = -1, .cache = -1 };
+	int used = 0, more = 0;
 
-	if (files.nr == STORE_MAX_SLOTS ||
-	    sscanf(value, "%31[^:]:%d:%d%n", slot->name, &slot->slot,
-		   &slot->staged, &used) != 3 || value[used]) {
-		nbdkit_error("slot=%s: NAME:NUMBER:NUMBER is wanted, %d times at most",
-			     value, STORE_MAX_SLOTS);
-		return -1;
+	if (files.nr < STORE_MAX_SLOTS &&
+	    sscanf(value, "%31[^:]:%d:%d%n:%d:%d%n", slot.name, &slot.slot,
+		   &slot.staged, &used, &slot.log, &slot.cache, &more) >= 3 &&
+	    !value[more ? more : used]) {
+		files.slots[files.nr++] = slot;
+		return 0;
 	}
-	files.nr++;
-	return 0;
+	nbdkit_error("slot=%s: NAME and two or four numbers are wanted, %d times at most",
+		     value, STORE_MAX_SLOTS);
+	return -1;
 }
 
 /* "FD:FD" */
@@ -108,6 +109,12 @@ static int config(const char *key, const char *value)
 	return -1;
 }
 
+static void keep_from_others(int fd)
+{
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 static int config_complete(void)
 {
 	unsigned int i;
@@ -118,13 +125,15 @@ static int config_complete(void)
 	}
 	/* nbdkit may start others, which have no business with it. */
 	for (i = 0; i < files.nr; i++) {
-		fcntl(files.slots[i].slot, F_SETFD, FD_CLOEXEC);
-		fcntl(files.slots[i].staged, F_SETFD, FD_CLOEXEC);
+		keep_from_others(files.slots[i].slot);
+		keep_from_others(files.slots[i].staged);
+		keep_from_others(files.slots[i].log);
+		keep_from_others(files.slots[i].cache);
 	}
-	fcntl(files.journal, F_SETFD, FD_CLOEXEC);
-	fcntl(files.state[0], F_SETFD, FD_CLOEXEC);
-	fcntl(files.state[1], F_SETFD, FD_CLOEXEC);
-	fcntl(control, F_SETFD, FD_CLOEXEC);
+	keep_from_others(files.journal);
+	keep_from_others(files.state[0]);
+	keep_from_others(files.state[1]);
+	keep_from_others(control);
 	return 0;
 }
 
@@ -193,7 +202,7 @@ static int attach(struct client *client, const struct replica_command *c)
 		return refuse(EBUSY, "another one replicates to here");
 	begun = store_attach(store);
 	if (!begun)
-		return refuse(EIO, "the store cannot be brought to an epoch");
+		return refuse(EIO, "an epoch that had begun cannot be committed");
 	if (getrandom(head->session, sizeof(head->session), 0) !=
 	    sizeof(head->session))
 		return refuse(EIO, "getrandom");
@@ -305,6 +314,8 @@ static void control_read(struct client *client, void *buf, uint32_t count,
 	status.committed = htole64(head->committed);
 	status.unheard_ms = htole64(unheard_ms());
 	status.attached = htole32(head->attached);
+	status.undone = htole64(head->undone);
+	status.late = htole64(head->late);
 	memcpy(status.message, head->message, sizeof(status.message));
 	pthread_mutex_unlock(&lock);
 	memcpy(page, &status, sizeof(status));
@@ -327,6 +338,7 @@ static int commit(struct client *client)
 			   &prepared.epoch);
 	if (ret) {
 		snprintf(why, sizeof(why), "epoch %" PRIu64 ": %s", prepared.number,
+			 ret == -EBUSY ? "somebody keeps writing to the slots there" :
 			 strerror(-ret));
 		refuse(-ret, why);
 	}
@@ -335,6 +347,18 @@ static int commit(struct client *client)
 }
 
 /* ---- clients ---- */
+
+/*
+ * Whoever comes is told which epoch there is, and makes up by that what he will send:
+ * afterwards a commit that had failed must not come to its end.
+ */
+static void settle(void)
+{
+	pthread_mutex_lock(&lock);
+	if (store)
+		store_settle(store);
+	pthread_mutex_unlock(&lock);
+}
 
 static void *open_export(int readonly)
 {
@@ -350,6 +374,7 @@ static void *open_export(int readonly)
 	if (!strcmp(name, REPLICA_CONTROL)) {
 		client->kind = EXPORT_CONTROL;
 		client->generation = 0;
+		settle();
 		return client;
 	}
 	if (!strcmp(name, REPLICA_STATE)) {
@@ -499,8 +524,8 @@ static int get_extents(void *handle, uint32_t count, uint64_t offset,
 	const struct client *client = handle;
 	const struct store_slot *slot = &files.slots[client->slot];
 
-	return add_extents(extents, slot->name, slot->slot, get_size(handle), count,
-			   offset, flags);
+	return add_extents(extents, slot->name, store_kept(slot), get_size(handle),
+			   count, offset, flags);
 }
 
 static struct nbdkit_plugin plugin = {

@@ -82,6 +82,8 @@ struct replica_command {
  * @unheard_ms: for so long nothing was heard of who is attached
  * @attached: somebody is
  * @message: why the last command failed; ends with a NUL
+ * @undone: pages that others had written to the slots there, and that were restored
+ * @late: of those, pages written while others were to stand still
  */
 struct replica_status {
 	uint64_t magic;
@@ -93,10 +95,12 @@ struct replica_status {
 	uint32_t attached;
 	uint32_t reserved;
 	char message[REPLICA_MESSAGE_LEN];
+	uint64_t undone;
+	uint64_t late;
 };
 
 static_assert(sizeof(struct replica_command) == 64, "struct replica_command");
-static_assert(sizeof(struct replica_status) == 312, "struct replica_status");
+static_assert(sizeof(struct replica_status) == 328, "struct replica_status");
 
 /*
  * Between the plugin and its supervisor: a packet, which asks to let the guest run here,

@@ -17,12 +17,24 @@
 #define STORE_MAGIC 0x45524f5453544b43	/* "CKTSTORE" */
 #define LOCK_TICK_NS (10 * 1000 * 1000)
 
-/* A slot, mapped. */
+/* How often others are found to have written while they were to stand still. */
+#define MAX_LOOKS 8
+
+/* As large as a slot. */
+struct area {
+	int fd;
+	char *addr;	/* NULL when there is none */
+};
+
+/* A slot, mapped; both bitmaps are in the journal. */
 struct mapped {
 	uint64_t npages;
-	char *slot;
-	char *staged;
-	uint64_t *marked;	/* pages that are staged, in the journal */
+	struct area slot;
+	struct area staged;
+	struct area cache;
+	int log;
+	uint64_t *marked;	/* pages that are staged */
+	uint64_t *strayed;	/* pages that others wrote */
 };
 
 /**
@@ -63,7 +75,12 @@ static int size_of(int fd, uint64_t *npages)
 	return 0;
 }
 
-/* Where in the journal the bitmap of slot @nr is; of the one after the last: its end. */
+static uint64_t bitmap_size(uint64_t npages)
+{
+	return round_up(dtrack_bitmap_words(npages) * sizeof(uint64_t));
+}
+
+/* Where in the journal the bitmaps of slot @nr are; of the one after the last: its end. */
 static int journal_offset(const struct store_files *files, unsigned int nr,
 			  size_t *offset)
 {
@@ -76,7 +93,7 @@ static int journal_offset(const struct store_files *files, unsigned int nr,
 
 		if (ret)
 			return ret;
-		*offset += round_up(dtrack_bitmap_words(npages) * sizeof(uint64_t));
+		*offset += 2 * bitmap_size(npages);
 	}
 	return 0;
 }
@@ -98,14 +115,30 @@ static void close_files(struct store_files *files)
 {
 	unsigned int i;
 
-	for (i = 0; i < files->nr; i++)
+	for (i = 0; i < files->nr; i++) {
 		if (files->slots[i].staged >= 0)
 			close(files->slots[i].staged);
+		if (files->slots[i].cache >= 0)
+			close(files->slots[i].cache);
+	}
 	for (i = 0; i < 2; i++)
 		if (files->state[i] >= 0)
 			close(files->state[i]);
 	if (files->journal >= 0)
 		close(files->journal);
+}
+
+static int make_slot_files(struct store_slot *slot)
+{
+	uint64_t npages, size;
+	int ret = size_of(slot->slot, &npages);
+
+	size = npages * DTRACK_PAGE_SIZE;
+	if (!ret)
+		ret = slot->staged = make_file("staged", size);
+	if (ret >= 0 && slot->log >= 0)
+		ret = slot->cache = make_file("cache", size);
+	return ret;
 }
 
 int store_create(struct store_files *files)
@@ -117,18 +150,12 @@ int store_create(struct store_files *files)
 
 	files->journal = files->state[0] = files->state[1] = -1;
 	for (i = 0; i < files->nr; i++)
-		files->slots[i].staged = -1;
+		files->slots[i].staged = files->slots[i].cache = -1;
 	ret = journal_offset(files, files->nr, &size);
 	if (ret)
 		return ret;
-	for (i = 0; i < files->nr && ret >= 0; i++) {
-		uint64_t npages;
-
-		ret = size_of(files->slots[i].slot, &npages);
-		if (!ret)
-			ret = make_file("staged", npages * DTRACK_PAGE_SIZE);
-		files->slots[i].staged = ret;
-	}
+	for (i = 0; i < files->nr && ret >= 0; i++)
+		ret = make_slot_files(&files->slots[i]);
 	for (i = 0; i < 2 && ret >= 0; i++)
 		ret = files->state[i] = make_file("state", STORE_MAX_STATE);
 	if (ret >= 0)
@@ -186,24 +213,34 @@ static int take_lock(struct store *s, double seconds)
 	return 0;
 }
 
+static int map_area(struct area *area, int fd, const struct mapped *m)
+{
+	area->fd = fd;
+	return map_file(fd, m->npages * DTRACK_PAGE_SIZE, &area->addr);
+}
+
 static int map_slot(struct store *s, unsigned int nr)
 {
+	const struct store_slot *files = &s->files.slots[nr];
 	struct mapped *m = &s->slots[nr];
 	size_t offset;
 	int ret;
 
-	ret = size_of(s->files.slots[nr].slot, &m->npages);
+	m->log = files->log;
+	ret = size_of(files->slot, &m->npages);
 	if (!ret)
 		ret = journal_offset(&s->files, nr, &offset);
 	if (!ret)
-		ret = map_file(s->files.slots[nr].slot,
-			       m->npages * DTRACK_PAGE_SIZE, &m->slot);
+		ret = map_area(&m->slot, files->slot, m);
 	if (!ret)
-		ret = map_file(s->files.slots[nr].staged,
-			       m->npages * DTRACK_PAGE_SIZE, &m->staged);
-	if (!ret)
-		m->marked = (uint64_t *)((char *)s->head + offset);
-	return ret;
+		ret = map_area(&m->staged, files->staged, m);
+	if (!ret && files->cache >= 0)
+		ret = map_area(&m->cache, files->cache, m);
+	if (ret)
+		return ret;
+	m->marked = (uint64_t *)((char *)s->head + offset);
+	m->strayed = m->marked + bitmap_size(m->npages) / sizeof(uint64_t);
+	return 0;
 }
 
 static int map_all(struct store *s)
@@ -259,6 +296,145 @@ static int discard(struct store *s)
 	return ret;
 }
 
+/* The pages of either bitmap, or of one that is not NULL. */
+static int flush(const struct mapped *m, const struct area *from, const struct area *to,
+		 uint64_t *a, uint64_t *b, uint32_t flags, struct dtrack_flushed *done)
+{
+	const struct dtrack_flush arg = {
+		.from = from->addr,
+		.from_fd = from->fd,
+		.to = to->addr,
+		.to_fd = to->fd,
+		.npages = m->npages,
+		.bitmaps = { a, b },
+		.flags = DTRACK_FLUSH_HOLES | DTRACK_FLUSH_PUNCH | flags,
+	};
+
+	return dtrack_flush(&arg, done);
+}
+
+/* ---- what others write ---- */
+
+static bool has_caches(const struct store *s)
+{
+	return s->files.nr && s->slots[0].cache.addr;
+}
+
+/*
+ * Straight into the journal: what is not in a log any more is there, also when this process
+ * is killed in the middle of it, for the module puts back what it could not deliver.
+ */
+static int take_strays(struct store *s)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < s->files.nr && !ret; i++) {
+		struct mapped *m = &s->slots[i];
+		struct dtrack_harvested done;
+
+		ret = dtrack_harvest(m->log, 0, m->npages, m->strayed, 0, &done);
+	}
+	return ret;
+}
+
+/*
+ * What was restored is in the logs, too, and beside it may be what others wrote meanwhile.
+ * So all that is in them is compared: if none of it differs, the slots were the epoch when
+ * they were looked at, as every page was written before that look or is in the logs again.
+ */
+static int look_again(struct store *s)
+{
+	unsigned int look, i;
+	uint64_t differed;
+	int ret = 0;
+
+	for (look = 0; look < MAX_LOOKS; look++) {
+		differed = 0;
+		ret = take_strays(s);
+		for (i = 0; i < s->files.nr && !ret; i++) {
+			struct mapped *m = &s->slots[i];
+			struct dtrack_flushed done;
+
+			ret = flush(m, &m->cache, &m->slot, m->strayed, NULL,
+				    DTRACK_FLUSH_SKIP_EQUAL, &done);
+			differed += done.copied + done.zeroed;
+		}
+		s->head->undone += differed;
+		s->head->late += differed;
+		if (ret || !differed)
+			return ret;
+	}
+	return -EBUSY;
+}
+
+/* Make the slots what the caches are, in what others wrote and, of a commit, in what is new. */
+static int restore(struct store *s, bool is_commit)
+{
+	/* Of the first epoch that is all, and most of it may be holes in both. */
+	uint32_t flags = s->head->committed ? 0 : DTRACK_FLUSH_SKIP_EQUAL;
+	unsigned int i;
+	int ret = take_strays(s);
+
+	for (i = 0; i < s->files.nr && !ret; i++) {
+		struct mapped *m = &s->slots[i];
+		struct dtrack_flushed done;
+
+		s->head->undone += dtrack_bitmap_count(m->strayed, 0, m->npages);
+		ret = flush(m, &m->cache, &m->slot, is_commit ? m->marked : NULL,
+			    m->strayed, flags, &done);
+	}
+	return ret ? ret : look_again(s);
+}
+
+/* ---- commits ---- */
+
+/*
+ * The marks stay: until their pages are in the slot, all of this is done again if it ends
+ * here.  What was sent before the first epoch is in the cache already.
+ */
+static int stage_to_cache(struct store *s, unsigned int nr)
+{
+	struct mapped *m = &s->slots[nr];
+	struct dtrack_flushed done;
+	uint64_t *marked;
+	int ret;
+
+	if (!s->head->committed)
+		return 0;
+	marked = dtrack_bitmap_alloc(m->npages);
+	if (!marked)
+		return -ENOMEM;
+	memcpy(marked, m->marked, dtrack_bitmap_words(m->npages) * sizeof(*marked));
+	ret = flush(m, &m->staged, &m->cache, marked, NULL, 0, &done);
+	free(marked);
+	return ret;
+}
+
+static int commit_by_cache(struct store *s)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < s->files.nr && !ret; i++)
+		ret = stage_to_cache(s, i);
+	return ret ? ret : restore(s, true);
+}
+
+static int commit_at_once(struct store *s)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < s->files.nr && !ret; i++) {
+		struct mapped *m = &s->slots[i];
+		struct dtrack_flushed done;
+
+		ret = flush(m, &m->staged, &m->slot, m->marked, NULL, 0, &done);
+	}
+	return ret;
+}
+
 /*
  * From here on, dying does no harm: a mark goes when its page has been copied, and what was
  * staged stays as it is until all have.
@@ -266,22 +442,8 @@ static int discard(struct store *s)
 static int finish_commit(struct store *s)
 {
 	unsigned int i;
-	int ret = 0;
+	int ret = has_caches(s) ? commit_by_cache(s) : commit_at_once(s);
 
-	for (i = 0; i < s->files.nr && !ret; i++) {
-		struct dtrack_flush flush = {
-			.from = s->slots[i].staged,
-			.from_fd = s->files.slots[i].staged,
-			.to = s->slots[i].slot,
-			.to_fd = s->files.slots[i].slot,
-			.npages = s->slots[i].npages,
-			.bitmaps = { s->slots[i].marked },
-			.flags = DTRACK_FLUSH_HOLES | DTRACK_FLUSH_PUNCH,
-		};
-		struct dtrack_flushed done;
-
-		ret = dtrack_flush(&flush, &done);
-	}
 	for (i = 0; i < s->files.nr && !ret; i++)
 		ret = drop_staged(s, i);
 	if (!ret)
@@ -289,11 +451,44 @@ static int finish_commit(struct store *s)
 	return ret;
 }
 
-static int recover(struct store *s)
+/* The first epoch is all that is in the caches, as nothing of it was marked. */
+static void mark_first(struct store *s)
 {
-	if (load(&s->head->committing) != load(&s->head->committed))
-		return finish_commit(s);
-	return discard(s);
+	unsigned int i;
+
+	if (!has_caches(s) || s->head->committed)
+		return;
+	for (i = 0; i < s->files.nr; i++)
+		dtrack_bitmap_set(s->slots[i].marked, 0, s->slots[i].npages);
+}
+
+static bool is_settled(const struct store *s)
+{
+	return load(&s->head->committing) == load(&s->head->committed);
+}
+
+int store_settle(struct store *s)
+{
+	int ret = 0;
+
+	pthread_rwlock_wrlock(&s->lock);
+	if (!is_settled(s))
+		ret = finish_commit(s);
+	pthread_rwlock_unlock(&s->lock);
+	return ret;
+}
+
+int store_undo(struct store *s)
+{
+	int ret = 0;
+
+	pthread_rwlock_wrlock(&s->lock);
+	if (!is_settled(s))
+		ret = finish_commit(s);
+	else if (has_caches(s) && s->head->committed)
+		ret = restore(s, false);
+	pthread_rwlock_unlock(&s->lock);
+	return ret;
 }
 
 uint64_t store_attach(struct store *s)
@@ -301,7 +496,7 @@ uint64_t store_attach(struct store *s)
 	uint64_t generation = 0;
 
 	pthread_rwlock_wrlock(&s->lock);
-	if (!recover(s))
+	if (is_settled(s) && !discard(s))
 		generation = ++s->generation;
 	pthread_rwlock_unlock(&s->lock);
 	return generation;
@@ -320,6 +515,7 @@ int store_commit(struct store *s, uint64_t generation, uint64_t number,
 		ret = -EINVAL;
 	if (!ret) {
 		s->head->epochs[number % 2] = *epoch;
+		mark_first(s);
 		publish(&s->head->committing, number);
 		ret = finish_commit(s);
 	}
@@ -336,17 +532,24 @@ static int begin_adding(struct store *s, uint64_t generation, uint64_t count,
 	    count > size - offset)
 		return -EINVAL;
 	pthread_rwlock_rdlock(&s->lock);
-	if (generation && generation == s->generation &&
-	    load(&s->head->committing) == load(&s->head->committed))
+	if (generation && generation == s->generation && is_settled(s))
 		return 0;
 	pthread_rwlock_unlock(&s->lock);
 	return -ESTALE;
 }
 
-/* Where it goes: there is nothing to be kept before there is an epoch. */
+/* There is nothing to be kept before there is an epoch. */
 static bool is_staged(const struct store *s)
 {
 	return s->head->committed;
+}
+
+/* The file that it goes to. */
+static int destination(const struct store *s, unsigned int nr)
+{
+	const struct store_slot *files = &s->files.slots[nr];
+
+	return is_staged(s) ? files->staged : store_kept(files);
 }
 
 /* The pages are in place: other threads may mark those of the same word. */
@@ -369,14 +572,12 @@ static void mark(struct store *s, unsigned int nr, uint64_t count, uint64_t offs
 int store_write(struct store *s, uint64_t generation, unsigned int nr,
 		const void *buf, uint64_t count, uint64_t offset)
 {
-	const struct store_slot *files = &s->files.slots[nr];
 	uint64_t size = s->slots[nr].npages * DTRACK_PAGE_SIZE;
 	int ret = begin_adding(s, generation, count, offset, size);
 
 	if (ret)
 		return ret;
-	ret = file_write(is_staged(s) ? files->staged : files->slot, buf, count,
-			offset);
+	ret = file_write(destination(s, nr), buf, count, offset);
 	if (!ret && is_staged(s))
 		mark(s, nr, count, offset);
 	pthread_rwlock_unlock(&s->lock);
@@ -386,15 +587,13 @@ int store_write(struct store *s, uint64_t generation, unsigned int nr,
 int store_zero(struct store *s, uint64_t generation, unsigned int nr,
 	       uint64_t count, uint64_t offset)
 {
-	const struct store_slot *files = &s->files.slots[nr];
 	uint64_t size = s->slots[nr].npages * DTRACK_PAGE_SIZE;
 	int ret = begin_adding(s, generation, count, offset, size);
 
 	if (ret)
 		return ret;
 	if (count)
-		ret = file_punch(is_staged(s) ? files->staged : files->slot, offset,
-				 count);
+		ret = file_punch(destination(s, nr), offset, count);
 	if (!ret && is_staged(s))
 		mark(s, nr, count, offset);
 	pthread_rwlock_unlock(&s->lock);
@@ -434,7 +633,7 @@ int store_read(struct store *s, unsigned int nr, void *buf, uint64_t count,
 		if (n > end - offset)
 			n = end - offset;
 		ret = file_read(dtrack_bitmap_test(s->slots[nr].marked, page) ?
-			       files->staged : files->slot, to, n, offset);
+			       files->staged : store_kept(files), to, n, offset);
 		to += n;
 		offset += n;
 	}
@@ -457,12 +656,21 @@ int store_open(struct store **out, const struct store_files *files, double secon
 	if (!ret)
 		ret = map_all(s);
 	if (!ret)
-		ret = recover(s);
+		ret = is_settled(s) ? discard(s) : finish_commit(s);
+	/* A commit that others do not let end stays begun. */
+	if (ret == -EBUSY && s->head)
+		ret = 0;
 	if (ret)
 		store_close(s);
 	else
 		*out = s;
 	return ret;
+}
+
+static void unmap_area(const struct area *area, const struct mapped *m)
+{
+	if (area->addr)
+		munmap(area->addr, m->npages * DTRACK_PAGE_SIZE);
 }
 
 void store_close(struct store *s)
@@ -472,12 +680,9 @@ void store_close(struct store *s)
 	if (!s)
 		return;
 	for (i = 0; i < s->files.nr; i++) {
-		struct mapped *m = &s->slots[i];
-
-		if (m->slot)
-			munmap(m->slot, m->npages * DTRACK_PAGE_SIZE);
-		if (m->staged)
-			munmap(m->staged, m->npages * DTRACK_PAGE_SIZE);
+		unmap_area(&s->slots[i].slot, &s->slots[i]);
+		unmap_area(&s->slots[i].staged, &s->slots[i]);
+		unmap_area(&s->slots[i].cache, &s->slots[i]);
 	}
 	if (s->head)
 		munmap(s->head, s->journal_size);

@@ -17,6 +17,16 @@
  *
  * Until there is an epoch, nothing needs to be kept and pages go to the slots at once.
  *
+ * Where others write to the slots, a guest that was let run on an epoch, there is a cache
+ * besides, which is the last epoch, and a log of the slot:
+ *
+ *     staged pages --commit--> cache --pages that were staged, or that others wrote--> slots
+ *
+ * The cache is what is written to then until there is an epoch.  Others must stand still
+ * while an epoch is committed; what they write all the same is found, and undone, or the
+ * commit fails with -EBUSY if they do not stop.  What they write otherwise is in the slots
+ * until the next commit, or store_undo().
+ *
  * Functions that return int return 0 or -errno.
  */
 #ifndef STORE_H
@@ -67,6 +77,8 @@ struct store_epoch {
  * @seen_ms: monotonic milliseconds when he was last heard of; 0 for never
  * @lease_ms: for so long after he was last answered his guest runs; 0: for ever
  * @session: his number, that nobody else has
+ * @undone: pages that others had written, each time they were restored
+ * @late: of those, pages written while others were to stand still
  * @message: why the last thing failed, ends with a NUL
  *
  * 64-bit fields are read and written whole.
@@ -84,6 +96,8 @@ struct store_head {
 	uint64_t seen_ms;
 	uint64_t lease_ms;
 	uint8_t session[STORE_SESSION_LEN];
+	uint64_t undone;
+	uint64_t late;
 	char message[STORE_MESSAGE_LEN];
 };
 
@@ -92,16 +106,27 @@ struct store_head {
  * @name: its name
  * @slot: the slot
  * @staged: pages of the next epoch, where they will be in the slot
+ * @log: a log of the slot if others write to it, of all slots or of none; else -1
+ * @cache: the last epoch if there is @log; else -1
  */
 struct store_slot {
 	char name[DIRTYTRACK_NAME_LEN];
 	int slot;
 	int staged;
+	int log;
+	int cache;
 };
+
+/* What has the last epoch, whatever others write. */
+static inline int store_kept(const struct store_slot *slot)
+{
+	return slot->cache >= 0 ? slot->cache : slot->slot;
+}
 
 /**
  * struct store_files - all files of a store
- * @journal: struct store_head, then for each slot the pages that are staged, a bit each
+ * @journal: struct store_head, then for each slot the pages that are staged, a bit each,
+ *	and those that others wrote, as far as they were taken out of its log
  * @state: the state of the devices of the epoch n in file n % 2
  */
 struct store_files {
@@ -111,7 +136,10 @@ struct store_files {
 	int state[2];
 };
 
-/* Make @journal, both @state and each @staged; each @slot and its name are there. */
+/*
+ * Make @journal, both @state, each @staged and, where there is a @log, @cache; each @slot
+ * and its name are there.  A slot with a log has no memory yet, and the log is clean.
+ */
 int store_create(struct store_files *files);
 
 /* The head, by itself, for who only looks; until the end of the process. */
@@ -121,7 +149,8 @@ struct store;
 
 /*
  * Take the lock, within @seconds (-EBUSY), and recover.  The files stay the caller's, and
- * stay open.
+ * stay open.  A commit that others do not let end stays begun, for store_settle() or
+ * store_undo().
  */
 int store_open(struct store **store, const struct store_files *files,
 	       double seconds);
@@ -143,18 +172,27 @@ int store_read(struct store *store, unsigned int nr, void *buf, uint64_t count,
 int store_write_state(struct store *store, uint64_t generation, const void *buf,
 		      uint64_t count, uint64_t offset);
 
+/* Finish a commit that had begun, if there is one. */
+int store_settle(struct store *store);
 /*
- * Somebody begins: what was staged for another is forgotten.  A generation, never 0.
- * When it returns, nothing of an earlier one goes on.
+ * Somebody begins: what was staged for another is forgotten.  A generation; or 0, when a
+ * commit has begun and not ended, as he was told of the epoch before it.  When it returns,
+ * nothing of an earlier one goes on.
  */
 uint64_t store_attach(struct store *store);
 /*
  * The next epoch is complete: all of its pages have been acknowledged.  Its number must be
  * the next (-EILSEQ).  When it returns, the slots are that epoch; if it fails they will be,
- * by the next store_open().
+ * by the next store_settle() or store_open().
  */
 int store_commit(struct store *store, uint64_t generation, uint64_t number,
 		 const struct store_epoch *epoch);
+
+/*
+ * Finish a commit that had begun, and undo what others have written: the slots are the last
+ * epoch, until they go on (-EBUSY: they did not stop).  Without logs nothing is undone.
+ */
+int store_undo(struct store *store);
 
 /* dtrack_checksum() of all slots, and added. */
 int store_checksum(const struct store_files *files, uint64_t *checksum);

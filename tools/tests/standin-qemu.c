@@ -288,6 +288,9 @@ static const char *failure(const char *name)
 		_exit(1);
 	while (!strcmp(fail_how, "hang"))
 		pause();
+	/* By all together: the next one does it. */
+	if (!strcmp(fail_how, "once"))
+		return mkdir("failed", 0700) ? NULL : fail_how;
 	/* Until the test has done what it does meanwhile. */
 	while (!strcmp(fail_how, "slow") && access("go", F_OK))
 		usleep(10000);

@@ -6,11 +6,14 @@
  *	$DIRTYTRACK_STANDIN/NAME	a slot: its memory, a file to be mapped
  *	$DIRTYTRACK_STANDIN/NAME.dirty	a bit for each page of it that was written
  *	$DIRTYTRACK_STANDIN/NAME.dirtyN	one of its logs, locked by whose it is
+ *	$DIRTYTRACK_STANDIN/NAME.carried what is on its way from the one to the others
  *	$DIRTYTRACK_STANDIN/NAME.limit	pages a second, for the writer to keep to
  *
  * Who writes to the memory sets the bit after the write, atomically; what the module
  * finds out, writers declare here.  A harvest moves what was declared to all logs, then
  * takes bits out of its own, as the module does, so the guarantee holds word for word.
+ * Whoever harvests may be killed, as in the module: a bit is where it goes to before it is
+ * not any more where it came from.
  *
  * For writers that declare nothing, as a real QEMU, $DIRTYTRACK_STANDIN_ALL has every
  * page in the log whenever somebody begins to look.
@@ -164,8 +167,9 @@ static uint64_t same_state(int slot, uint64_t page, uint64_t end, bool *hole)
 struct declared {
 	char path[PATH_MAX];	/* of the slot */
 	uint64_t npages;
-	int fd;
+	int lock;		/* while it is locked */
 	_Atomic uint64_t *words;
+	_Atomic uint64_t *carried;
 	_Atomic uint64_t *logs[MAX_LOGS];
 };
 
@@ -179,18 +183,33 @@ static _Atomic uint64_t *map_words(int fd, uint64_t npages)
 	return addr;
 }
 
+static int open_beside(const char *slot, const char *suffix, int flags)
+{
+	char path[PATH_MAX + 16];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s%s", slot, suffix);
+	fd = __real_open64(path, flags | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		abort();
+	return fd;
+}
+
 static void declared_open(struct declared *d, const char *slot, uint64_t npages)
 {
-	char path[PATH_MAX + 8];
+	int fd;
 
 	memset(d, 0, sizeof(*d));
 	strcpy(d->path, slot);
 	d->npages = npages;
-	snprintf(path, sizeof(path), "%s.dirty", slot);
-	d->fd = __real_open64(path, O_RDWR | O_CLOEXEC);
-	if (d->fd < 0)
+	fd = open_beside(slot, ".dirty", 0);
+	d->words = map_words(fd, npages);
+	close(fd);
+	fd = open_beside(slot, ".carried", O_CREAT);
+	if (ftruncate(fd, dtrack_bitmap_words(npages) * 8) < 0)
 		abort();
-	d->words = map_words(d->fd, npages);
+	d->carried = map_words(fd, npages);
+	close(fd);
 }
 
 static void declared_close(struct declared *d)
@@ -201,8 +220,8 @@ static void declared_close(struct declared *d)
 	for (n = 0; n < MAX_LOGS; n++)
 		if (d->logs[n])
 			munmap((void *)d->logs[n], size);
+	munmap((void *)d->carried, size);
 	munmap((void *)d->words, size);
-	close(d->fd);
 }
 
 /* The @nth log of a slot, if there has been one. */
@@ -224,36 +243,49 @@ static _Atomic uint64_t *map_log(const struct declared *d, int nth)
 	return words;
 }
 
-/* One collects at a time, and nobody makes a log. */
+/*
+ * One collects at a time, and nobody makes a log.  By a file that nobody inherits: who dies
+ * with it lets it go.
+ */
 static void declared_lock(struct declared *d)
 {
-	if (flock(d->fd, LOCK_EX) < 0)
+	d->lock = open_beside(d->path, ".dirty", 0);
+	if (flock(d->lock, LOCK_EX) < 0)
 		abort();
 }
 
 static void declared_unlock(struct declared *d)
 {
-	flock(d->fd, LOCK_UN);
+	close(d->lock);
 }
 
-/* Move what was declared of the pages to all logs. */
+/*
+ * Move what was declared of the pages to all logs, by way of what is carried: a page that is
+ * declared again before that is clear is in the logs after it was written.
+ */
 static void collect(struct declared *d, uint64_t first, uint64_t npages)
 {
 	uint64_t end = dtrack_bitmap_words(first + npages), i = first / 64;
 	int n;
 
-	while (i < end && !atomic_load(&d->words[i]))
+	while (i < end && !atomic_load(&d->words[i]) && !atomic_load(&d->carried[i]))
 		i++;
 	for (n = 0; i < end && n < MAX_LOGS; n++)
 		if (!d->logs[n])
 			d->logs[n] = map_log(d, n);
 	for (; i < end; i++) {
-		uint64_t word = atomic_load(&d->words[i]) ?
-				atomic_exchange(&d->words[i], 0) : 0;
+		uint64_t word = atomic_load(&d->words[i]);
 
+		if (word) {
+			atomic_fetch_or(&d->carried[i], word);
+			atomic_fetch_and(&d->words[i], ~word);
+		}
+		word = atomic_load(&d->carried[i]);
 		for (n = 0; word && n < MAX_LOGS; n++)
 			if (d->logs[n])
 				atomic_fetch_or(&d->logs[n][i], word);
+		if (word)
+			atomic_store(&d->carried[i], 0);
 	}
 }
 
@@ -277,6 +309,7 @@ static int log_find(int fd, struct log *log)
 	char path[PATH_MAX], *suffix;
 	struct stat st;
 	unsigned int i;
+	int again;
 
 	if (fstat(fd, &st) < 0)
 		return -1;
@@ -292,14 +325,16 @@ static int log_find(int fd, struct log *log)
 	suffix = strstr(path, ".dirty");
 	if (!suffix)
 		return fail(ENOTTY);
+	/* The mapping must not keep the log's lock. */
+	again = __real_open64(path, O_RDWR | O_CLOEXEC);
 	*suffix = '\0';
 	log->slot = __real_open64(path, O_RDWR | O_CLOEXEC);
 	if (log->slot < 0 || fstat(log->slot, &st) < 0)
 		abort();
 	log->npages = st.st_size / PAGE;
-	log->words = mmap(NULL, dtrack_bitmap_words(log->npages) * 8,
-			  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (log->words == MAP_FAILED || nr_logs == sizeof(logs) / sizeof(*logs))
+	log->words = map_words(again, log->npages);
+	close(again);
+	if (nr_logs == sizeof(logs) / sizeof(*logs))
 		abort();
 	log->declared = malloc(sizeof(*log->declared));
 	if (!log->declared)
@@ -576,11 +611,14 @@ static int harvest(int fd, struct dirtytrack_harvest *arg)
 	for (page = arg->first; page < end; page++) {
 		uint64_t bit = arg->bit + page - arg->first;
 
-		if (!test_page(&log, page, arg->flags & DIRTYTRACK_HARVEST_PEEK))
+		if (!test_page(&log, page, true))
 			continue;
 		arg->out_dirty++;
 		arg->out_new += !dtrack_bitmap_test(bitmap, bit);
 		bitmap[bit / 64] |= UINT64_C(1) << bit % 64;
+		atomic_signal_fence(memory_order_seq_cst);
+		if (!(arg->flags & DIRTYTRACK_HARVEST_PEEK))
+			test_page(&log, page, false);
 	}
 	arg->out_next = end;
 	return 0;

@@ -156,7 +156,9 @@ static bool is_zero(const unsigned char *page)
 	return !memcmp(page, zeros, PAGE);
 }
 
-/* What is to be, page by page; holes of @from are found before they are read. */
+/*
+ * What is to be, page by page; holes of @from are found before they are read.  @to has none.
+ */
 static void loop(const struct dtrack_flush *arg, struct dtrack_flushed *out)
 {
 	uint64_t page;
@@ -323,6 +325,44 @@ static void holes_are_not_read(void)
 		CHECK_EQ(has_memory(to_fd, page), data);
 	}
 	CHECK_EQ(done.checksum, dtrack_checksum(to, 0, npages));
+}
+
+/* Holes where holes are to be are equal, and what is equal is not written. */
+static void a_second_flush_writes_nothing(void)
+{
+	struct dtrack_flush arg;
+	struct dtrack_flushed done;
+	uint64_t page, data = 0;
+
+	prepare(1025, 1, 0);
+	arg = plain(4);
+	arg.flags = DTRACK_FLUSH_HOLES | DTRACK_FLUSH_PUNCH | DTRACK_FLUSH_SKIP_EQUAL;
+	CHECK_EQ(dtrack_flush(&arg, &done), 0);
+	fill(bitmaps[0], 1);
+	CHECK_EQ(dtrack_flush(&arg, &done), 0);
+	CHECK_EQ(done.equal, npages);
+	CHECK_EQ(done.copied + done.zeroed, 0);
+	/* Every seventh page comes to have memory, or loses it. */
+	for (page = 0; page < npages; page += 7) {
+		if (has_memory(from_fd, page)) {
+			CHECK_EQ(fallocate(to_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					   page * PAGE, PAGE), 0);
+			/* A page of zeros may stay one. */
+			data += !is_zero(from + page * PAGE);
+		} else {
+			to[page * PAGE] = 0;
+		}
+	}
+	fill(bitmaps[1], 1);
+	CHECK_EQ(dtrack_flush(&arg, &done), 0);
+	CHECK_EQ(done.copied, data);
+	CHECK(done.zeroed);
+	CHECK_EQ(done.copied + done.zeroed + done.equal, npages);
+	for (page = 0; page < npages; page++) {
+		CHECK_EQ(has_memory(from_fd, page), has_memory(to_fd, page));
+		if (has_memory(from_fd, page))
+			CHECK(!memcmp(from + page * PAGE, to + page * PAGE, PAGE));
+	}
 }
 
 /* In a bitmap that is clear otherwise, which is searched faster. */
@@ -934,6 +974,7 @@ int main(void)
 		TAP_TEST(every_number_of_threads),
 		TAP_TEST(every_flag),
 		TAP_TEST(holes_are_not_read),
+		TAP_TEST(a_second_flush_writes_nothing),
 		TAP_TEST(every_single_page),
 		TAP_TEST(one_bitmap_or_none),
 		TAP_TEST(ends_at_the_last_page),

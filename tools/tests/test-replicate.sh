@@ -16,7 +16,10 @@ set -eu
 cmd=$OUT/tests/dirtytrack-standin
 qemu=$OUT/tests/standin-qemu
 plugin=$OUT/nbdkit-dirtytrack-replica-plugin.so
+# On the stand-in, too: it harvests.
+undo_plugin=$OUT/tests/nbdkit-dirtytrack-replica-plugin.so
 checksum=$OUT/tests/checksum
+scribble=$OUT/tests/scribble
 top=$(mktemp -d /dev/shm/test-replicate.XXXXXX)
 trap 'rm -rf "$top"' EXIT
 
@@ -98,7 +101,7 @@ clean_up()
 
 	# The one first that would start others.
 	for pid in ${dst:-} $(worker) $(of_worker standin-qemu) ${tool:-} ${src:-} ${cutter:-} \
-			${there:-}; do
+			${there:-} ${others:-}; do
 		kill -KILL "$pid" 2>/dev/null || :
 	done
 	end_jobs
@@ -206,7 +209,60 @@ failover()
 # The primary is dead: nothing but the guest there.
 takes_over()
 {
+	[ -z "${others:-}" ] || others_stand || return 1
 	failover --force && grep -q "memory is what the primary sent" dst.log && guest_is there
+}
+
+# ---- others write to the slot there ----
+
+start_others()
+{
+	: >others.log
+	"$scribble" dst/ram "$1" >others.log &
+	others=$!
+}
+
+others_stand()
+{
+	kill -USR1 "$others"
+	await "$others" is_last_line stands others.log
+}
+
+others_go_on()
+{
+	kill -USR2 "$others"
+	await "$others" is_last_line "goes on" others.log
+}
+
+is_last_line()
+{
+	[ "$(tail -n 1 "$2")" = "$1" ]
+}
+
+# Between two writes.
+end_others()
+{
+	kill -TERM "$others"
+	wait "$others"
+	others=
+}
+
+# The others standing still, the next commit undoes what they wrote before.
+undone_by_next()
+{
+	if ! others_stand || ! await "$tool" beyond "$(($(epoch) + 1))"; then
+		echo "it does not go on after others wrote"
+		return 1
+	fi
+	kill -STOP "$tool"
+	settle && slot_is_an_epoch || return 1
+	kill -CONT "$tool"
+}
+
+# Nobody has a log of the slot there.
+is_not_logged()
+{
+	flock --nonblock dst/ram.dirty0 true
 }
 
 start()
@@ -398,6 +454,74 @@ is_throttled()
 	[ "$(jq -s 'map(select(.event == "interval" and .throttle)) | length > 0' out)" = true ]
 }
 
+# What others write is undone by each commit, and before the guest is let run there.
+case_undo()
+{
+	plugin=$undo_plugin
+	start_secondary --undo -- || return 1
+	start_others 300
+	! is_not_logged && start_primary && replicate && await "$tool" beyond 3 &&
+		undone_by_next && [ "$(status .undone)" -gt 0 ] || return 1
+	others_go_on
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	await "$others" is_no_epoch || return 1
+	end_others
+	takes_over && grep -q "pages that others had written were restored" dst.log &&
+		await "$dst" is_not_logged
+}
+
+is_no_epoch()
+{
+	! slot_is_an_epoch >/dev/null
+}
+
+# Without the option they are not, which is found.
+case_not_undone()
+{
+	start || return 1
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	slot_is_an_epoch || return 1
+	start_others 300
+	await "$others" is_no_epoch || return 1
+	end_others
+	! failover --force 2>err && grep -q "memory is not what the primary sent" err
+}
+
+# Who does not stand still while an epoch is committed keeps it from being one, no more.
+case_undo_refused()
+{
+	plugin=$undo_plugin
+	start_secondary --undo -- || return 1
+	start_primary && replicate && await "$tool" beyond 2 || return 1
+	start_others 3000000
+	await "$tool" grep -q "keeps writing to the slots" err || return 1
+	others_stand && await "$tool" beyond "$(($(epoch) + 1))" &&
+		[ "$(status .late)" -gt 0 ] && guest_is goes_on || return 1
+	undone_by_next || return 1
+	end_others
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	takes_over
+}
+
+# What a QEMU did that failed is undone before the next one has it.
+case_undo_tries_again()
+{
+	plugin=$undo_plugin
+	start_secondary --undo -- --fail cont:once && start_primary && replicate &&
+		await "$tool" beyond 2 || return 1
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	failover --force 2>err && return 1
+	[ "$(status .phase)" = failed ] && slot_is_an_epoch || return 1
+	start_others 300
+	await "$others" is_no_epoch || return 1
+	end_others
+	takes_over
+}
+
 # By TCP with TLS, and what is said to people.
 case_tcp_tls()
 {
@@ -464,11 +588,14 @@ is_settled()
 	status '.phase == "replica"'
 }
 
+# shellcheck disable=SC2086 # an option, or none
 start_all()
 {
 	clean_up
 	out_of_others
-	start_secondary -- && start_cutter && begin_primary && await "$tool" beyond 1
+	start_secondary $undo -- && start_cutter || return 1
+	[ -z "$undo" ] || start_others 300
+	begin_primary && await "$tool" beyond 1
 }
 
 # Some are slow ones.
@@ -487,15 +614,9 @@ out_of_others()
 	: >out
 }
 
-# One kill: everything is started again when it is not there to go on.
-kill_one()
+kill_victim()
 {
-	local victim=$1 before
-
-	before=$(epoch)
-	await "$tool" beyond "$before" || { echo "it does not go on"; return 1; }
-	sleep "0.0$((RANDOM % 90 + 10))"
-	case $victim in
+	case $1 in
 	tool)		kill_quietly "$tool" ;;
 	primary-qemu)	kill_quietly "$src" ;;
 	nbdkit)		kill -KILL "$(of_worker nbdkit)" ;;
@@ -505,12 +626,18 @@ kill_one()
 	secondary-qemu)	kill -KILL "$(of_worker standin-qemu)" ;;
 	connection)	kill_quietly "$cutter" ;;
 	esac
-	# So that nothing more gets there until it was looked at.
-	kill -STOP "$tool" 2>/dev/null || :
+}
+
+# Nothing gets there any more, and a commit that had begun ends.
+settle()
+{
 	until_true is_settled >/dev/null || { echo "it does not settle"; return 1; }
-	slot_is_an_epoch || return 1
-	kill -CONT "$tool" 2>/dev/null || :
-	case $victim in
+}
+
+# Everything is started again when it is not there to go on.
+revive()
+{
+	case $1 in
 	connection)	start_cutter ;;
 	tool)		replicate ;;
 	primary-qemu)	wait "$tool" 2>/dev/null || :
@@ -523,10 +650,42 @@ kill_one()
 	*)		if ((RANDOM % 4 == 0)); then
 				kill_quietly "$tool"
 				kill_quietly "$src"
-				slot_is_an_epoch && takes_over && start_all
+				checked_slot && takes_over && start_all
 			fi ;;
 	esac
 }
+
+# With others about, it is an epoch only when they stand still and it was restored.
+checked_slot()
+{
+	[ -n "$undo" ] || slot_is_an_epoch
+}
+
+kill_one()
+{
+	local victim=$1
+
+	await "$tool" beyond "$(epoch)" || { echo "it does not go on"; return 1; }
+	sleep "0.0$((RANDOM % 90 + 10))"
+	kill_victim "$victim"
+	if [ -z "$undo" ]; then
+		# So that nothing more gets there until it was looked at.
+		kill -STOP "$tool" 2>/dev/null || :
+		settle && slot_is_an_epoch || return 1
+		kill -CONT "$tool" 2>/dev/null || :
+	fi
+	revive "$victim" || return 1
+	# Others had gone on while it was neither the one epoch nor the other.
+	[ -z "$undo" ] || { undone_by_next && others_go_on; }
+}
+
+# While others write to the slot.
+case_killed_beside_others()
+{
+	plugin=$undo_plugin undo=--undo
+	case_killed "$@"
+}
+undo=
 
 # killed NUMBER SEED
 case_killed()
@@ -543,17 +702,19 @@ case_killed()
 	done
 	kill_quietly "$tool"
 	kill_quietly "$src"
-	slot_is_an_epoch && takes_over
+	checked_slot && takes_over
 }
 
 cases=(
 	failover small_buffer count interrupted reconnect refused taken_over lease
 	lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" throttle tcp_tls
+	undo not_undone undo_refused undo_tries_again
 )
 for ((n = 0; n < 4; n++)); do
 	cases+=("killed $((kills / 4)) $((seed + n))")
 done
+cases+=("killed_beside_others $((kills / 4)) $((seed + n))")
 [ $# = 0 ] || cases=("$@")
 
 run_cases 4 out err src.log dst.log

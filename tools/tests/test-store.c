@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The checkpoint store: that its slots are always some epoch, all of it, also when who
- * wrote to it was killed.
+ * wrote to it was killed; and with caches, also when others write to the slots.
  *
  * What an epoch writes follows from its number, so that what the slots have to be can be
- * computed for any of them.
+ * computed for any of them.  The slots, and the logs that have what others write, are those
+ * of standin.c.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,6 +34,9 @@ static const uint64_t npages[NR_SLOTS] = { 1500, 65 };
 static struct store_files files;
 static struct store *store;
 static uint64_t generation;
+static char dir[] = "/dev/shm/test-store.XXXXXX";
+static bool caches;		/* of the test that is run */
+static _Atomic uint64_t *declared[NR_SLOTS];
 
 /* What the slots have to be: a stamp for each page, 0 being zeros. */
 static uint64_t model[NR_SLOTS][MOST_PAGES];
@@ -60,6 +68,8 @@ struct change {
 };
 
 #define CHANGES 60
+/* Of every epoch of a test. */
+static unsigned int changes = CHANGES;
 
 static struct change change_of(uint64_t epoch, unsigned int nth)
 {
@@ -85,7 +95,7 @@ static void model_to(uint64_t epoch)
 	}
 	while (modelled < epoch) {
 		modelled++;
-		for (i = 0; i < CHANGES; i++) {
+		for (i = 0; i < changes; i++) {
 			struct change c = change_of(modelled, i);
 
 			for (page = c.first; page < c.first + c.count; page++)
@@ -120,7 +130,7 @@ static int send_changes(uint64_t epoch, unsigned int nr)
 static int send_epoch(uint64_t epoch)
 {
 	struct store_epoch e = { .state_size = 8 + epoch % 100 };
-	int ret = send_changes(epoch, CHANGES);
+	int ret = send_changes(epoch, changes);
 
 	if (!ret)
 		ret = store_write_state(store, generation, &epoch, sizeof(epoch), 0);
@@ -146,23 +156,53 @@ static bool is_epoch(uint64_t epoch)
 		sizeof(state) && state == epoch);
 }
 
+/* A slot, and where writers declare what they wrote to it. */
+static int make_slot(int device, unsigned int nr)
+{
+	struct store_slot *slot = &files.slots[nr];
+	char path[64];
+	void *addr;
+	int fd;
+
+	snprintf(slot->name, sizeof(slot->name), "slot%u", nr);
+	slot->log = -1;
+	slot->slot = dtrack_slot_create(device, npages[nr] * PAGE, slot->name, NULL);
+	if (slot->slot < 0)
+		return slot->slot;
+	if (caches)
+		slot->log = dtrack_log_create(slot->slot, 0);
+	snprintf(path, sizeof(path), "%s/slot%u.dirty", dir, nr);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	addr = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (addr == MAP_FAILED)
+		return -errno;
+	declared[nr] = addr;
+	close(fd);
+	return caches && slot->log < 0 ? slot->log : 0;
+}
+
+static int remove_file(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	return ftw->level ? remove(path) : 0;
+}
+
 static int make(void)
 {
+	int device = open(DIRTYTRACK_DEVICE, O_RDWR | O_CLOEXEC), ret = 0;
 	unsigned int i;
 
+	/* Of a test that failed. */
+	nftw(dir, remove_file, 8, FTW_DEPTH | FTW_PHYS);
 	memset(&files, 0, sizeof(files));
 	files.nr = NR_SLOTS;
-	for (i = 0; i < NR_SLOTS; i++) {
-		snprintf(files.slots[i].name, sizeof(files.slots[i].name),
-			 "slot%u", i);
-		files.slots[i].slot = memfd_create("slot", MFD_CLOEXEC);
-		if (files.slots[i].slot < 0 ||
-		    ftruncate(files.slots[i].slot, npages[i] * PAGE) < 0)
-			return -errno;
-	}
+	for (i = 0; i < NR_SLOTS && !ret; i++)
+		ret = make_slot(device, i);
+	close(device);
 	modelled = 0;
 	memset(model, 0, sizeof(model));
-	return store_create(&files);
+	return ret ? ret : store_create(&files);
 }
 
 static void unmake(void)
@@ -172,10 +212,16 @@ static void unmake(void)
 	for (i = 0; i < NR_SLOTS; i++) {
 		close(files.slots[i].slot);
 		close(files.slots[i].staged);
+		if (caches) {
+			close(files.slots[i].log);
+			close(files.slots[i].cache);
+		}
+		munmap((void *)declared[i], PAGE);
 	}
 	close(files.journal);
 	close(files.state[0]);
 	close(files.state[1]);
+	nftw(dir, remove_file, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static int begin(void)
@@ -419,6 +465,283 @@ static void killed_at_any_moment(void)
 	unmake();
 }
 
+/* ---- others write to the slots ---- */
+
+/* Rubbish in some pages, and holes where others were. */
+static void stray(uint64_t *random, unsigned int nr)
+{
+	while (nr--) {
+		unsigned int slot = (*random = mix(*random + 1)) % 8 == 0;
+		uint64_t page = (*random >> 8) % npages[slot];
+
+		if (*random >> 60)
+			pwrite(files.slots[slot].slot, random, sizeof(*random),
+			       page * PAGE + (*random >> 40) % 511 * 8);
+		else
+			fallocate(files.slots[slot].slot,
+				  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				  page * PAGE, PAGE);
+		atomic_fetch_or(&declared[slot][page / 64], UINT64_C(1) << page % 64);
+	}
+}
+
+/* What is zero in the epoch takes no memory, as if nobody had written to it. */
+static bool has_right_holes(void)
+{
+	unsigned int i;
+	uint64_t page;
+
+	for (i = 0; i < NR_SLOTS; i++)
+		for (page = 0; page < npages[i]; page++)
+			if ((lseek(files.slots[i].slot, page * PAGE, SEEK_DATA) ==
+			     (off_t)(page * PAGE)) != (model[i][page] != 0))
+				return false;
+	return true;
+}
+
+static void a_commit_undoes_what_others_wrote(void)
+{
+	uint64_t e, random = 1, undone = 0;
+
+	CHECK_EQ(make(), 0);
+	CHECK_EQ(begin(), 0);
+	for (e = 1; e <= 20; e++) {
+		stray(&random, 50);
+		CHECK_EQ(send_changes(e, CHANGES), 0);
+		stray(&random, 50);
+		CHECK(!is_epoch(e - 1));
+		CHECK_EQ(send_epoch(e), 0);
+		CHECK(is_epoch(e));
+		CHECK(has_right_holes());
+		CHECK(store_head(store)->undone > undone);
+		undone = store_head(store)->undone;
+		/* Twice the same: what was restored is not taken for what others wrote. */
+		CHECK_EQ(store_undo(store), 0);
+		CHECK_EQ(store_head(store)->undone, undone);
+	}
+	CHECK_EQ(store_head(store)->late, 0);
+	store_close(store);
+	unmake();
+}
+
+/* Also without a commit, which leaves alone what was sent of the next epoch. */
+static void undo_is_of_others_only(void)
+{
+	uint64_t random = 2;
+
+	CHECK_EQ(make(), 0);
+	CHECK_EQ(begin(), 0);
+	CHECK_EQ(store_undo(store), 0);
+	CHECK_EQ(send_epoch(1), 0);
+	CHECK_EQ(send_changes(2, CHANGES), 0);
+	stray(&random, 200);
+	CHECK(!is_epoch(1));
+	CHECK_EQ(store_undo(store), 0);
+	CHECK(is_epoch(1));
+	CHECK(has_right_holes());
+	CHECK_EQ(store_write_state(store, generation, &(uint64_t){ 2 }, 8, 0), 0);
+	CHECK_EQ(store_commit(store, generation, 2, &(struct store_epoch){ .state_size = 8 }), 0);
+	CHECK(is_epoch(2));
+	store_close(store);
+	unmake();
+}
+
+/* Who comes back before there was an epoch does not send again what arrived. */
+static void the_first_epoch_is_all_that_was_sent(void)
+{
+	uint64_t random = 3;
+
+	CHECK_EQ(make(), 0);
+	CHECK_EQ(begin(), 0);
+	CHECK_EQ(send_changes(1, CHANGES), 0);
+	stray(&random, 100);
+	store_close(store);
+	CHECK_EQ(begin(), 0);
+	stray(&random, 100);
+	CHECK_EQ(store_write_state(store, generation, &(uint64_t){ 1 }, 8, 0), 0);
+	CHECK_EQ(store_commit(store, generation, 1, &(struct store_epoch){ .state_size = 8 }), 0);
+	CHECK(is_epoch(1));
+	CHECK(has_right_holes());
+	store_close(store);
+	unmake();
+}
+
+static atomic_bool writing;
+
+static void *keep_writing(void *arg)
+{
+	while (atomic_load(&writing))
+		stray(arg, 20);
+	return NULL;
+}
+
+/* Others who do not stand still: either they are found out, or what they wrote is undone. */
+static void who_does_not_stand_still_is_found(void)
+{
+	unsigned int refused = 0, tries;
+	uint64_t e = 0, random = 4;
+	pthread_t thread;
+
+	CHECK_EQ(make(), 0);
+	CHECK_EQ(begin(), 0);
+	for (tries = 0; tries < 1000 && (!refused || tries < 20); tries++) {
+		int ret;
+
+		atomic_store(&writing, true);
+		CHECK_EQ(pthread_create(&thread, NULL, keep_writing, &random), 0);
+		ret = send_epoch(++e);
+		if (ret) {
+			refused++;
+			CHECK_EQ(ret, -EBUSY);
+			CHECK_EQ(store_head(store)->committed, e - 1);
+			CHECK(store_head(store)->late);
+			CHECK_EQ(store_write(store, generation, 0, &random, PAGE, 0),
+				 -ESTALE);
+			/* Nobody begins before it was finished, nor finishes it by that. */
+			CHECK_EQ(store_attach(store), 0);
+			/* Opened again, it is as it was. */
+			if (refused % 2) {
+				store_close(store);
+				CHECK_EQ(store_open(&store, &files, LONG_ENOUGH), 0);
+			}
+		}
+		atomic_store(&writing, false);
+		pthread_join(thread, NULL);
+		if (tries % 3)
+			CHECK_EQ(store_settle(store), 0);
+		/* The commit ends in any case, and is undone what was written after it. */
+		CHECK_EQ(store_undo(store), 0);
+		CHECK_EQ(store_head(store)->committed, e);
+		CHECK(is_epoch(e));
+		generation = store_attach(store);
+		CHECK(generation);
+	}
+	CHECK(refused);
+	store_close(store);
+	unmake();
+}
+
+/* Stands still while the lock is held, also if that ends by a kill in the middle. */
+static void write_beside_commits(const atomic_bool *stop, uint64_t random)
+{
+	int lock = open(dir, O_RDONLY | O_CLOEXEC);
+
+	while (!atomic_load(stop)) {
+		flock(lock, LOCK_EX);
+		stray(&random, 100);
+		flock(lock, LOCK_UN);
+		usleep(100);
+	}
+	_exit(0);
+}
+
+static void replicate_beside_others(void)
+{
+	int lock = open(dir, O_RDONLY | O_CLOEXEC);
+	uint64_t e;
+
+	if (begin())
+		_exit(1);
+	for (e = store_head(store)->committed + 1;; e++) {
+		struct store_epoch epoch = { .state_size = 8 };
+
+		if (send_changes(e, changes) ||
+		    store_write_state(store, generation, &e, sizeof(e), 0))
+			_exit(1);
+		flock(lock, LOCK_EX);
+		if (store_commit(store, generation, e, &epoch) || store_head(store)->late)
+			_exit(1);
+		flock(lock, LOCK_UN);
+	}
+}
+
+/*
+ * What others wrote is undone also when who was at it is killed: a bit that he took out of
+ * the log and a page that he had not come to yet are not forgotten.
+ */
+static void killed_while_others_write(void)
+{
+	unsigned int i, in_commit = 0, strayed = 0;
+	struct store_head *head;
+	atomic_bool *stop;
+	uint64_t last = 0;
+
+	/* Few, as what is new is restored whoever wrote to it besides. */
+	changes = 3;
+	CHECK_EQ(make(), 0);
+	CHECK_EQ(store_map_head(files.journal, &head), 0);
+	stop = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(stop != MAP_FAILED);
+	for (i = 0; i < 150; i++) {
+		pid_t writer, victim;
+		int status;
+
+		atomic_store(stop, false);
+		writer = fork();
+		if (!writer)
+			write_beside_commits(stop, mix(i) % 1000);
+		victim = fork();
+		if (!victim)
+			replicate_beside_others();
+		while (head->committed == last && !waitpid(victim, NULL, WNOHANG))
+			usleep(100);
+		usleep(mix(i) % 3000);
+		kill(victim, SIGKILL);
+		CHECK_EQ(waitpid(victim, &status, 0), victim);
+		CHECK(WIFSIGNALED(status));
+		/* It wrote on while the slots were neither the one nor the other. */
+		atomic_store(stop, true);
+		CHECK_EQ(waitpid(writer, &status, 0), writer);
+		CHECK_EQ(status, 0);
+		CHECK(head->committed > last);
+		if (head->committed == last)
+			break;
+		last = head->committing;
+		if (head->committing != head->committed) {
+			in_commit++;
+			CHECK_EQ(store_open(&store, &files, LONG_ENOUGH), 0);
+			CHECK(is_epoch(last));
+		} else {
+			CHECK_EQ(store_open(&store, &files, LONG_ENOUGH), 0);
+			strayed += !is_epoch(last);
+			CHECK_EQ(store_undo(store), 0);
+			CHECK(is_epoch(last));
+		}
+		CHECK_EQ(head->committed, last);
+		store_close(store);
+	}
+	/* Or it has not tested what it is to test. */
+	CHECK(in_commit);
+	CHECK(strayed);
+	munmap(stop, PAGE);
+	munmap(head, sizeof(*head));
+	unmake();
+	changes = CHANGES;
+}
+
+/* As without caches. */
+#define WITH_CACHES(test)			\
+static void test ## _with_caches(void)		\
+{						\
+	caches = true;				\
+	test();					\
+	caches = false;				\
+}
+
+WITH_CACHES(epochs_are_committed)
+WITH_CACHES(a_part_is_forgotten)
+WITH_CACHES(an_old_generation_is_refused)
+WITH_CACHES(bad_arguments)
+WITH_CACHES(reads_what_was_written)
+WITH_CACHES(one_at_a_time)
+WITH_CACHES(checksum_is_that_of_the_slots)
+WITH_CACHES(killed_at_any_moment)
+WITH_CACHES(a_commit_undoes_what_others_wrote)
+WITH_CACHES(undo_is_of_others_only)
+WITH_CACHES(the_first_epoch_is_all_that_was_sent)
+WITH_CACHES(who_does_not_stand_still_is_found)
+WITH_CACHES(killed_while_others_write)
+
 static const struct tap_test tests[] = {
 	TAP_TEST(epochs_are_committed),
 	TAP_TEST(a_part_is_forgotten),
@@ -428,9 +751,28 @@ static const struct tap_test tests[] = {
 	TAP_TEST(one_at_a_time),
 	TAP_TEST(checksum_is_that_of_the_slots),
 	TAP_TEST(killed_at_any_moment),
+	TAP_TEST(epochs_are_committed_with_caches),
+	TAP_TEST(a_part_is_forgotten_with_caches),
+	TAP_TEST(an_old_generation_is_refused_with_caches),
+	TAP_TEST(bad_arguments_with_caches),
+	TAP_TEST(reads_what_was_written_with_caches),
+	TAP_TEST(one_at_a_time_with_caches),
+	TAP_TEST(checksum_is_that_of_the_slots_with_caches),
+	TAP_TEST(killed_at_any_moment_with_caches),
+	TAP_TEST(a_commit_undoes_what_others_wrote_with_caches),
+	TAP_TEST(undo_is_of_others_only_with_caches),
+	TAP_TEST(the_first_epoch_is_all_that_was_sent_with_caches),
+	TAP_TEST(who_does_not_stand_still_is_found_with_caches),
+	TAP_TEST(killed_while_others_write_with_caches),
 };
 
 int main(void)
 {
-	return tap_run(tests, sizeof(tests) / sizeof(*tests));
+	int ret;
+
+	if (!mkdtemp(dir) || setenv("DIRTYTRACK_STANDIN", dir, 1))
+		return 1;
+	ret = tap_run(tests, sizeof(tests) / sizeof(*tests));
+	rmdir(dir);
+	return ret;
 }
