@@ -46,6 +46,8 @@ struct request {
  *	target, and @end after it
  * @read: content of pages
  * @commit: everything is there and was flushed: give it its name.  May be NULL.
+ * @revoke: what @commit gave a name is removed, also if it failed after it had done so.
+ *	May be NULL.
  * @close: let go; what was not committed, and would have got a name by it, is removed
  *
  * Those that return int return 0, or a message and -errno, unless said otherwise.
@@ -61,6 +63,7 @@ struct target_ops {
 	int (*read)(struct target *t, uint64_t first, uint64_t npages,
 		    void *buf);
 	int (*commit)(struct target *t);
+	void (*revoke)(struct target *t);
 	void (*close)(struct target *t);
 };
 
