@@ -14,9 +14,9 @@ set -eu
 . "$SRC/tests/cases.sh"
 # shellcheck source=tools/tests/guests.sh
 . "$SRC/tests/guests.sh"
+# shellcheck source=tools/tests/moves.sh
+. "$SRC/tests/moves.sh"
 
-cmd=$OUT/tests/dirtytrack-standin
-qemu=$OUT/tests/standin-qemu
 plugin=$OUT/nbdkit-dirtytrack-plugin.so
 top=$(mktemp -d /dev/shm/test-migrate.XXXXXX)
 trap 'rm -rf "$top"' EXIT
@@ -61,64 +61,6 @@ nbdkit_with()
 	PATH=$PWD/bin:$PATH
 }
 
-# migrate OPTION...: in the background; to $uri.
-uri=
-migrate()
-{
-	DIRTYTRACK_STANDIN=$PWD/src env --default-signal=INT "$cmd" migrate --qmp qmp \
-		--answer 4 "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
-	tool=$!
-}
-
-# Children of the receiver, by their names.
-receiver_child()
-{
-	child_of "$dst" "$1"
-}
-
-guest_is()
-{
-	local i
-
-	# What is being killed, or given up, takes its time.
-	for ((i = 0; i < 300; i++)); do
-		"guest_$1" && break
-		sleep 0.1
-	done
-	"guest_$1" || { echo "the guest is not $1"; return 1; }
-	sleep 0.2
-	"guest_$1" || { echo "the guest does not stay $1"; return 1; }
-	! grep -E "TWO GUESTS|not what it was" src.log dst.log
-}
-
-# Here, and nothing of it there: neither QEMU nor slot.
-guest_here()
-{
-	alive "$src" && [ "$(last_word src.log)" = runs ] && locked &&
-		! grep -q "runs at" dst.log && ! alive "$dst"
-}
-
-guest_there()
-{
-	[ "$(last_word dst.log)" = runs ] && locked && alive "$there" &&
-		{ ! alive "$src" || [ "$(last_word src.log)" = stands ]; }
-}
-
-guest_nowhere()
-{
-	! alive "$src" && ! locked && ! alive "$dst" && ! grep -q "runs at" dst.log
-}
-
-clean_up()
-{
-	local pid
-
-	for pid in "${src:-}" "${dst:-}" "${tool:-}" "${there:-}"; do
-		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
-	done
-	wait
-}
-
 # ---- cases: functions named case_*; some have arguments ----
 
 moved()
@@ -156,12 +98,6 @@ case_strict()
 {
 	start --rate 400000 -- -- && migrate --downtime 0 --strict --max-rounds 3 || return 1
 	ends 3 && guest_is here
-}
-
-# What an event of the command says: EVENT FILTER.
-event()
-{
-	jq -rs "map(select(.event == \"$1\"))[-1] | $2" out
 }
 
 # Pages become dirty ten times as fast as they can be sent.
@@ -340,21 +276,6 @@ case_again()
 	start -- -- && moved
 }
 
-stop_guest()
-{
-	python3 - <<-'END'
-	import json, socket
-	s = socket.socket(socket.AF_UNIX)
-	s.connect("qmp")
-	f = s.makefile("rw")
-	f.readline()
-	for c in "qmp_capabilities", "stop":
-	    f.write(json.dumps({"execute": c}) + "\n")
-	    f.flush()
-	    f.readline()
-	END
-}
-
 guest_paused_there()
 {
 	! alive "$src" && alive "$there" && ! locked &&
@@ -401,11 +322,6 @@ case_filter_log_busy()
 	nbdkit_with log -- logfile=requests && start --rate 50000 -- -- &&
 		moved --verify --downtime 0 --max-rounds 5 && grep -q ' Zero ' requests &&
 		! grep -q ' Trim ' requests
-}
-
-is_slow_at()
-{
-	grep -q "at $1" src.log dst.log
 }
 
 # When all is there and flushed, another server comes: what is missing is what saving the
