@@ -98,6 +98,8 @@ enum target_kind {
 };
 
 enum target_kind target_kind(const char *name);
+/* Of a TARGET_SLOT: NAME, or another way to say which, or nothing. */
+const char *target_slot_ref(const char *name);
 
 /*
  * Open the target that @name says, for @npages pages, with @lanes lanes at most.
@@ -116,5 +118,8 @@ struct target *target_nbd(const char *uri, uint64_t npages,
 struct target *target_slot(const char *ref, uint64_t npages,
 			   unsigned int lanes);
 struct target *target_null(uint64_t npages, unsigned int lanes);
+
+/* The slot that a target_slot() is; the target's. */
+int target_slot_fd(const struct target *t);
 
 #endif
