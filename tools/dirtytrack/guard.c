@@ -85,9 +85,12 @@ void guard_end(struct guard *g)
 {
 	if (g->pid <= 0)
 		return;
-	close(g->fd);
-	/* A guard that was started after this one has that end of its pipe, too. */
+	/*
+	 * Not by the end of its pipe: it would act on that, and a guard that was started after
+	 * this one has that end, too.
+	 */
 	kill(g->pid, SIGKILL);
+	close(g->fd);
 	while (waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	g->pid = 0;
