@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # A guest that works, a stock Debian kernel under an unmodified QEMU with KVM, is moved
-# to another one and back, over a Unix socket and over TCP with TLS.  It checks its own
-# memory, see tools/demo/workload.c; its console shows whether a tick was lost.
+# to another one and back: over a Unix socket, over TCP with TLS, to a QEMU that waits on
+# other slots, and to files and out of them again.  It checks its own memory, see
+# tools/demo/workload.c; its console shows whether a tick was lost.
 #
 # HOPS says how often, 2 unless given, 20 with DIRTYTRACK_FULL, which also has it refuse to
 # go, and slowed down so that it can; a kernel that checks itself makes fewer. ACCEL is
@@ -136,6 +137,11 @@ is_waiting()
 	kill -0 "$new" && grep -qs "waiting for a guest" "$said"
 }
 
+has_monitor()
+{
+	kill -0 "$new" && [ -S "vm$((hop + 1))/qmp" ]
+}
+
 # waiting RECEIVE_OPTION...: the next QEMU is.
 waiting()
 {
@@ -160,14 +166,20 @@ migrate()
 	[ "$status" = "$want" ]
 }
 
-# is_moved MIGRATE_OPTION... URI: to the QEMU that waits.
-is_moved()
+# has_left MIGRATE_OPTION... TARGET: it is there, and its QEMU has ended.
+has_left()
 {
 	migrate 0 --verify "$@" || return 1
 	old=$vm
+	grep -q "^identical: $pages pages" migrate.out && wait_for 20 eval "! kill -0 $old 2>/dev/null"
+}
+
+# is_moved MIGRATE_OPTION... TARGET: to the QEMU that waits.
+is_moved()
+{
+	has_left "$@" || return 1
 	vm=$new
 	hop=$((hop + 1))
-	grep -q "^identical: $pages pages" migrate.out && wait_for 20 eval "! kill -0 $old 2>/dev/null"
 }
 
 hop=0
@@ -237,6 +249,42 @@ by_tls()
 		is_moved --downtime 2000 "nbds://user@127.0.0.1:10809/?tls-psk-file=$dir/psk"
 }
 
+# A QEMU on this host that nobody looks after.
+to_slots()
+{
+	said=receive$((hop + 1)).out
+	mkdir -p "vm$((hop + 1))"
+	machine "$((hop + 1))"
+	"$DIRTYTRACK" run "${slots[@]}" -- "${qemu[@]}" -incoming defer >"$said" 2>&1 &
+	new=$!
+	wait_for 60 has_monitor || { kill "$new"; return 1; }
+	is_moved --downtime 2000 --to-qmp "vm$((hop + 1))/qmp" slot:
+}
+
+runs_again()
+{
+	kill -0 "$new" && grep -qs "the guest runs here" "$said"
+}
+
+# Nobody has it meanwhile.
+by_files()
+{
+	rm -rf saved
+	mkdir saved
+	said=receive$((hop + 1)).out
+	: >"$said"
+	has_left --downtime 2000 saved || return 1
+	mkdir -p "vm$((hop + 1))"
+	machine "$((hop + 1))"
+	"$DIRTYTRACK" receive "${slots[@]}" --timeout 60 --from saved -- "${qemu[@]}" \
+		-incoming defer >"$said" 2>&1 &
+	new=$!
+	wait_for 60 runs_again || { kill "$new"; return 1; }
+	vm=$new
+	hop=$((hop + 1))
+	rm -r saved
+}
+
 # moves NAME COMMAND...: it does, and is well there.
 moves()
 {
@@ -247,11 +295,12 @@ moves()
 }
 
 for ((i = 1; i <= hops; i++)); do
-	if ((i % 2)); then
-		moves "hop $i, by a Unix socket" by_unix_socket
-	else
-		moves "hop $i, by TCP with TLS" by_tls
-	fi
+	case $((i % 4)) in
+	1)	moves "hop $i, by a Unix socket" by_unix_socket ;;
+	2)	moves "hop $i, by TCP with TLS" by_tls ;;
+	3)	moves "hop $i, to other slots" to_slots ;;
+	0)	moves "hop $i, to files and from there" by_files ;;
+	esac
 done
 
 # The stand-in has no limit for who does not ask for it.

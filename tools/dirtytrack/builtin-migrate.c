@@ -22,17 +22,20 @@ enum {
 	OPT_MAX_BANDWIDTH,
 	OPT_THROTTLE,
 	OPT_DRY_RUN,
+	OPT_TO_QMP,
 };
 
 static const struct option_desc options[] = {
 	{ 'q', "qmp", "SOCKET", "QEMU's QMP socket" },
+	{ OPT_TO_QMP, "to-qmp", "SOCKET", "QMP socket of the QEMU that waits, for a slot as target" },
 	{ OPT_ANSWER, "answer", "SECONDS", "wait that long for one, 30 unless given" },
 	{ OPT_THROTTLE, "throttle", "HOW", "auto, off, or PAGES a second; off unless given" },
 	{ OPT_MAX_BANDWIDTH, "max-bandwidth", "RATE", "bytes of data a second" },
 	{ OPT_TIMEOUT, "timeout", "SECONDS", "for the rounds" },
 	{ OPT_ON_TIMEOUT, "on-timeout", "WHAT", "cancel or pause; cancel unless given" },
 	{ OPT_DRY_RUN, "dry-run", NULL, "measure and predict, move nothing" },
-	FREE_OPTIONS,
+	{ OPT_FREE, "free", "[SLOT=]FILE", "ranges of pages that are free and need not be moved" },
+	FREE_FORMAT_OPTION,
 	COPY_OPTIONS,
 	{ 0 }
 };
@@ -78,7 +81,33 @@ static int set_bandwidth(struct migrate *m, const char *arg)
 	return -1;
 }
 
-static int set_option(struct migrate_job *job, int val, const char *arg)
+/* FILE, or SLOT=FILE. */
+static int add_free(struct migrate *m, char *arg)
+{
+	struct migrate_free *f = &m->free[m->nr_free];
+	char *eq = strchr(arg, '=');
+	unsigned int i;
+
+	if (m->nr_free == MAX_MOVES) {
+		msg_error("--free: more than %d files", MAX_MOVES);
+		return -1;
+	}
+	f->file = arg;
+	if (eq) {
+		*eq = '\0';
+		f->ref = arg;
+		f->file = eq + 1;
+	}
+	for (i = 0; i < m->nr_free; i++)
+		if (!strcmp(f->file, "-") && !strcmp(m->free[i].file, "-")) {
+			msg_error("--free: standard input can be read once");
+			return -1;
+		}
+	m->nr_free++;
+	return 0;
+}
+
+static int set_option(struct migrate_job *job, int val, char *arg)
 {
 	struct migrate *m = &job->migrate;
 
@@ -99,6 +128,11 @@ static int set_option(struct migrate_job *job, int val, const char *arg)
 	case OPT_DRY_RUN:
 		m->copy.dry_run = true;
 		return 0;
+	case OPT_TO_QMP:
+		m->target_qmp = arg;
+		return 0;
+	case OPT_FREE:
+		return add_free(m, arg);
 	}
 	return copy_option(&job->opts, val, arg);
 }
@@ -111,9 +145,28 @@ static void add_slot(struct migrate *m, char *arg)
 	m->refs[m->nr_refs] = arg;
 	if (eq) {
 		*eq = '\0';
-		m->exports[m->nr_refs] = eq + 1;
+		m->names[m->nr_refs] = eq + 1;
 	}
 	m->nr_refs++;
+}
+
+static int check_target(const struct migrate *m)
+{
+	enum target_kind kind = target_kind(m->target);
+
+	if (kind == TARGET_SLOT && !m->target_qmp) {
+		msg_error("migrate: which QEMU waits for it there? (--to-qmp)");
+		return -1;
+	}
+	if (kind != TARGET_SLOT && m->target_qmp) {
+		msg_error("migrate: --to-qmp is for slots as targets only");
+		return -1;
+	}
+	if (kind == TARGET_NULL && m->copy.verify) {
+		msg_error("--verify: null: cannot be compared with anything");
+		return -1;
+	}
+	return 0;
 }
 
 /* [SLOT...] TARGET */
@@ -129,25 +182,15 @@ static int set_operands(struct migrate_job *job, char **argv)
 		add_slot(m, argv[0]);
 	}
 	if (!argv[0]) {
-		msg_error("migrate: a target is wanted: the URI of a receiver");
+		msg_error("migrate: a target is wanted: the URI of a receiver, a file, a slot, or null:");
 		return -1;
 	}
-	m->uri = argv[0];
-	if (target_kind(m->uri) == TARGET_NULL && !m->copy.dry_run) {
-		msg_error("migrate: null: is a target of --dry-run only");
-		return -1;
-	}
-	if (target_kind(m->uri) != TARGET_NBD &&
-	    target_kind(m->uri) != TARGET_NULL) {
-		msg_error("migrate: '%s' is not an NBD URI (dirtytrack copy has other targets)",
-			  m->uri);
-		return -1;
-	}
+	m->target = argv[0];
 	if (!job->qmp) {
 		msg_error("migrate: which QEMU? (--qmp)");
 		return -1;
 	}
-	return 0;
+	return check_target(m);
 }
 
 static int status_of(int err)
@@ -163,18 +206,17 @@ static int run(struct migrate_job *job, struct copy_report *report)
 	interrupt_catch();
 	m->connections = job->opts.connections;
 	m->reconnect = job->opts.reconnect;
-	m->free_file = job->opts.free_file;
 	m->free_format = job->opts.free_format;
 	ret = migrate_open(m, job->qmp);
 	if (!ret) {
-		report_begin(report, NULL, m->uri);
+		report_begin(report, NULL, m->target);
 		ret = migrate_run(m);
 	}
 	status = status_of(ret);
 	if (ret) {
 		report_failed(report, status);
 	} else {
-		report_done(report, m->uri);
+		report_done(report, m->target);
 		if (report->error)
 			status = EXIT_FAILED;
 		else if (m->copy.dry_run && m->copy.end != COPY_FITS)
@@ -212,7 +254,7 @@ static int migrate(const struct builtin *cmd, int argc, char **argv)
 
 const struct builtin builtin_migrate = {
 	.name = "migrate",
-	.summary = "Move a guest, with its memory on slots, to another QEMU",
+	.summary = "Move a guest, with its memory on slots, to another QEMU, or to files",
 	.usage = "[OPTION...] --qmp SOCKET [SLOT[=NAME]...] TARGET",
 	.options = options,
 	.columns = copy_columns,

@@ -54,6 +54,9 @@ enum {
 /* Of those that copy once. */
 #define FREE_OPTIONS							      \
 	{ OPT_FREE, "free", "FILE", "ranges of pages that are free and need not be copied" }, \
+	FREE_FORMAT_OPTION
+
+#define FREE_FORMAT_OPTION						      \
 	{ OPT_FREE_FORMAT, "free-format", "FORMAT", "of it: text, json or binary" }
 
 /* The defaults, here and in @copy. */

@@ -310,8 +310,9 @@ static void print_pause(const struct copy *c)
 	const char *before = "of it: ";
 	unsigned int i;
 
-	printf("%s: %.0f ms\n", c->handover ? "downtime" : "paused",
-	       c->seconds_paused * 1000);
+	printf("%s: %.0f ms%s\n", c->handover ? "downtime" : "paused",
+	       c->seconds_paused * 1000,
+	       c->rehearsal ? ", but for loading, in a rehearsal: the guest goes on here" : "");
 	for (i = 0; i < NR_COPY_PHASES; i++)
 		if (c->phases[i] > 0) {
 			printf("%s%s %.1f ms", before, phase_names[i],

@@ -519,7 +519,7 @@ static int finish(struct copy *c, struct buffers *buf)
 		ret = c->handover->save(c);
 	if (!ret)
 		ret = last_round(c, buf);
-	if (!ret && c->handover)
+	if (!ret && c->handover && !c->rehearsal)
 		ret = c->handover->commit(c);
 	return ret;
 }
@@ -556,7 +556,7 @@ static int paused_part(struct copy *c, struct buffers *buf)
 		ret = finish(c, buf);
 	}
 	/* Where it may run elsewhere, it is not resumed. */
-	left = c->handover && (!ret || ret == -EHOSTUNREACH);
+	left = c->handover && !c->rehearsal && (!ret || ret == -EHOSTUNREACH);
 	if (left)
 		pause_leave(c->pause);
 	else

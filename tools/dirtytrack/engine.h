@@ -132,6 +132,7 @@ struct copy {
 	struct pause *pause;	/* NULL: the guest is not paused */
 	const struct copy_handover *handover;	/* NULL: it is resumed */
 	void *handover_arg;
+	bool rehearsal;		/* it is resumed all the same: nothing is committed */
 	double downtime;	/* seconds allowed */
 	unsigned int max_rounds;
 	double timeout;		/* seconds allowed for the rounds; 0: any */
@@ -178,7 +179,7 @@ void copy_progress(void *arg);
  * or @timeout; -EBADMSG when target and memory
  * differ; -EHOSTDOWN when the target is complete and the guest could not be
  * resumed; -EHOSTUNREACH when it is not known whether it was handed over.  In all other
- * cases, the guest was handed over (0), or resumed if that was possible.
+ * cases, the guest was handed over (0, but in a rehearsal), or resumed if that was possible.
  */
 int copy_run(struct copy *copy);
 

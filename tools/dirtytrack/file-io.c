@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "file-io.h"
@@ -47,4 +48,12 @@ int file_punch(int fd, off_t pos, off_t len)
 		if (errno != EINTR)
 			return -errno;
 	return 0;
+}
+
+bool file_is_at(int fd, const char *path)
+{
+	struct stat a, b;
+
+	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
+	       a.st_ino == b.st_ino;
 }

@@ -3,6 +3,7 @@
 #ifndef FILE_IO_H
 #define FILE_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -11,5 +12,7 @@ int file_read(int fd, void *buf, size_t count, off_t pos);
 int file_write(int fd, const void *buf, size_t count, off_t pos);
 /* A hole. */
 int file_punch(int fd, off_t pos, off_t len);
+/* Does @path lead to it?  Not where that cannot be known. */
+bool file_is_at(int fd, const char *path);
 
 #endif

@@ -107,6 +107,39 @@ fail:
 	return ret;
 }
 
+int image_open(struct image *img, const char *path)
+{
+	struct stat st;
+	int ret;
+
+	memset(img, 0, sizeof(*img));
+	img->fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (img->fd < 0 || fstat(img->fd, &st) < 0) {
+		ret = -errno;
+		msg_errno(ret, "%s: cannot open it", path);
+		goto fail;
+	}
+	ret = -EINVAL;
+	if (!S_ISREG(st.st_mode) || st.st_size % DTRACK_PAGE_SIZE) {
+		msg_error("%s: it is not an image of memory: not a whole number of pages in a regular file",
+			  path);
+		goto fail;
+	}
+	img->npages = st.st_size / DTRACK_PAGE_SIZE;
+	/* It has the one name, also for messages. */
+	img->named = true;
+	ret = -ENOMEM;
+	img->path = strdup(path);
+	img->partial = strdup(path);
+	if (img->path && img->partial)
+		return 0;
+	msg_errno(ret, "%s", path);
+
+fail:
+	image_abort(img);
+	return ret;
+}
+
 int image_write(struct image *img, uint64_t first, uint64_t npages,
 		const void *buf)
 {
@@ -210,6 +243,7 @@ int image_commit(struct image *img)
 			  img->path);
 		return ret;
 	}
+	img->named = true;
 	ret = sync_directory(img->path);
 	if (ret)
 		msg_errno(ret, "%s: cannot bring its name to storage",
@@ -220,10 +254,21 @@ int image_commit(struct image *img)
 	return ret;
 }
 
+void image_revoke(struct image *img)
+{
+	if (!img->named)
+		return;
+	unlink(img->path);
+	img->named = false;
+	/* A name that comes back with the host would be that of what is no image. */
+	sync_directory(img->path);
+}
+
 void image_abort(struct image *img)
 {
 	if (img->fd >= 0) {
-		unlink(img->partial);
+		if (!img->named)
+			unlink(img->partial);
 		close(img->fd);
 		img->fd = -1;
 	}

@@ -45,8 +45,14 @@ int incoming_options_check(const struct incoming_options *opts,
 		msg_error("%s: which slots? (--slot)", command);
 		return -EINVAL;
 	}
-	if (!opts->address) {
+	if (!opts->address && !opts->from) {
 		msg_error("%s: where is the guest to come in? (--listen)",
+			  command);
+		return -EINVAL;
+	}
+	if (opts->from && (opts->address || opts->server.certificates ||
+			   opts->server.psk || opts->server.plugin)) {
+		msg_error("%s: a guest that comes from files comes in nowhere: --listen, and what goes with it, are not for --from",
 			  command);
 		return -EINVAL;
 	}

@@ -9,7 +9,8 @@
 /**
  * struct incoming_options - what was asked for
  * @slots: to be made
- * @address: where to listen
+ * @address: where to listen; or
+ * @from: files that the guest is in; who has no option for it leaves it NULL
  * @server: how to serve
  * @timeout: seconds for QEMU to answer, and for a sender that is gone to come back
  * @argv: QEMU
@@ -17,6 +18,7 @@
 struct incoming_options {
 	struct slot_args slots;
 	const char *address;
+	const char *from;
 	struct server server;
 	double timeout;
 	char **argv;

@@ -8,11 +8,8 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <json-c/json.h>
 
 #include "builtin.h"
 #include "incoming.h"
@@ -149,60 +146,15 @@ static void guard_act(void *arg, char state)
 	qmp_command(in->qmp, "cont", NULL);
 }
 
-/* Is it what it is to be: waiting? */
-static int check_waiting(struct incoming *in)
-{
-	struct json_object *status, *value;
-	int ret = qmp_command(in->qmp, "query-status", &status);
-
-	if (ret)
-		return ret;
-	if (!json_object_object_get_ex(status, "status", &value) ||
-	    strcmp(json_object_get_string(value), "inmigrate")) {
-		msg_error("%s: it does not wait for a guest: -incoming defer is wanted",
-			  in->argv[0]);
-		ret = -EINVAL;
-	}
-	json_object_put(status);
-	return ret;
-}
-
-static bool is_slot(const struct slot_args *slots, const char *path)
-{
-	struct stat file, slot;
-	unsigned int i;
-
-	if (stat(path, &file) < 0)
-		return false;
-	for (i = 0; i < slots->nr; i++)
-		if (!fstat(slots->slots[i].fd, &slot) &&
-		    slot.st_dev == file.st_dev && slot.st_ino == file.st_ino)
-			return true;
-	return false;
-}
-
 /* Memory that QEMU leaves to others must be memory that is received. */
 static int check_memory(struct incoming *in)
 {
-	struct vm_memory *memory;
-	unsigned int nr, i;
-	int ret = vm_memory(in->qmp, in->pid, &memory, &nr);
+	int fds[MAX_SLOTS];
+	unsigned int i;
 
-	if (ret)
-		return ret;
-	for (i = 0; i < nr && !ret; i++)
-		if (!is_slot(in->slots, memory[i].path)) {
-			msg_error("memory %s: it is shared and on no slot, and would be left behind",
-				  memory[i].id);
-			ret = -EINVAL;
-		}
-	if (!ret && nr != in->slots->nr) {
-		msg_error("%s: it uses %u slots of %u, with share=on",
-			  in->argv[0], nr, in->slots->nr);
-		ret = -EINVAL;
-	}
-	vm_memory_free(memory, nr);
-	return ret;
+	for (i = 0; i < in->slots->nr; i++)
+		fds[i] = in->slots->slots[i].fd;
+	return vm_check_memory(in->qmp, in->pid, in->argv[0], fds, in->slots->nr);
 }
 
 int incoming_start(struct incoming *in)
@@ -220,7 +172,7 @@ int incoming_start(struct incoming *in)
 	if (!ret)
 		guard_end(&in->starter);
 	if (!ret)
-		ret = check_waiting(in);
+		ret = vm_check_waiting(in->qmp, in->argv[0]);
 	if (!ret)
 		ret = check_memory(in);
 	return ret ? ret : vm_state_prepare(&in->state, in->qmp, VM_STATE_LOAD);

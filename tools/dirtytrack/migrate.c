@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
-#include "handover-client.h"
+#include "destination.h"
+#include "device.h"
 #include "interrupt.h"
 #include "migrate.h"
 #include "msg.h"
-#include "nbd-client.h"
 #include "pause.h"
 #include "qmp.h"
 #include "target.h"
@@ -32,10 +30,30 @@ static int open_sources(struct migrate *m)
 	return vm_slots_check(&m->slots, fds);
 }
 
+/* That is not the memory of another slot of this guest, nor gets that of another. */
+static int check_target(const struct migrate *m, unsigned int i)
+{
+	uint32_t id = m->moves[i].dst->slot_id;
+	unsigned int k;
+
+	for (k = 0; id && k < m->copy.nr_moves; k++) {
+		if (m->sources[k].id == id) {
+			msg_error("%s: it is what is to be moved", m->moves[i].dst->name);
+			return -EINVAL;
+		}
+		if (k < i && m->moves[k].dst->slot_id == id) {
+			msg_error("%s: two slots would be moved to it", m->moves[i].dst->name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
 static int open_move(struct migrate *m, unsigned int i)
 {
 	const struct pipeline_options opts = {
-		.threads = true,
+		/* What one thread writes to the page cache is as fast as it gets. */
+		.threads = target_kind(m->target) != TARGET_IMAGE,
 		.reconnect = m->reconnect,
 		.limiter = m->bandwidth ? &m->limiter : NULL,
 		.cancel = &interrupted,
@@ -43,27 +61,40 @@ static int open_move(struct migrate *m, unsigned int i)
 		.progress_arg = &m->copy,
 	};
 	struct copy_move *move = &m->moves[i];
-	uint64_t npages = move->src->npages;
-	const char *name = m->exports[i] ? m->exports[i] : m->sources[i].name;
-	char *uri;
+	const char *name = m->names[i] ? m->names[i] : m->sources[i].name;
+	int ret;
 
-	if (!*name) {
-		msg_error("slot %s: it has no name, by which the receiver would know it",
+	if (!*name && !m->dest->one && !m->dest->rehearsal) {
+		msg_error("slot %s: it has no name, by which it would be known there",
 			  m->sources[i].ref);
 		return -EINVAL;
 	}
-	if (m->handover) {
-		uri = nbd_uri_export(m->uri, name);
-		if (!uri)
-			return -ENOMEM;
-		move->dst = target_nbd(uri, npages, m->connections);
-		free(uri);
-	} else {
-		move->dst = target_null(npages, m->connections);
-	}
+	move->dst = m->dest->ops->target(m->dest, name, move->src->npages,
+					 m->connections);
 	if (!move->dst)
 		return -EIO;
-	return pipeline_open(&move->pipe, move->src, move->dst, &opts);
+	ret = check_target(m, i);
+	return ret ? ret : pipeline_open(&move->pipe, move->src, move->dst, &opts);
+}
+
+static int open_moves(struct migrate *m)
+{
+	unsigned int i;
+	int ret = 0;
+
+	if (m->dest->one && m->copy.nr_moves > 1) {
+		msg_error("%s: the guest has %u slots, and it takes one: a directory takes each as a file, and 'slot:' each as the slot of its name",
+			  m->target, m->copy.nr_moves);
+		return -EINVAL;
+	}
+	if (m->dest->one && m->names[0]) {
+		msg_error("%s: it says where slot %s goes, and '=%s' something else",
+			  m->target, m->sources[0].ref, m->names[0]);
+		return -EINVAL;
+	}
+	for (i = 0; i < m->copy.nr_moves && !ret; i++)
+		ret = open_move(m, i);
+	return ret;
 }
 
 /* ---- handing over ---- */
@@ -73,16 +104,15 @@ static struct migrate *to_migrate(struct copy *copy)
 	return copy->handover_arg;
 }
 
-/* Connections may have been lost since they were made. */
 static int prepare(struct copy *copy)
 {
-	return handover_prepare(to_migrate(copy)->handover);
+	return destination_prepare(to_migrate(copy)->dest);
 }
 
 static int put_state(void *arg, const void *buf, size_t len)
 {
 	struct migrate *m = arg;
-	int ret = handover_put_state(m->handover, buf, len, m->state_size);
+	int ret = m->dest->ops->put_state(m->dest, buf, len, m->state_size);
 
 	m->state_size += len;
 	return ret;
@@ -113,35 +143,31 @@ static void stop_saving(struct pause *p)
 /* The guest has been asked to run there, and what became of it is not known. */
 static int settle(struct migrate *m)
 {
-	switch (handover_settle(m->handover, m->answer)) {
+	switch (m->dest->ops->settle(m->dest, m->answer)) {
 	case OWNER_THERE:
 		return 0;
 	case OWNER_HERE:
-		msg_error("%s: the receiver did not take the guest", m->uri);
+		msg_error("%s: the guest was not taken", m->target);
 		return -EREMOTEIO;
 	case OWNER_UNKNOWN:
 		break;
 	}
-	msg_error("%s: it is not known whether the guest runs there: it stays paused here",
-		  m->uri);
+	msg_error("%s: it is not known whether the guest is there: it stays paused here",
+		  m->target);
 	return -EHOSTUNREACH;
 }
 
 static int commit(struct copy *copy)
 {
 	struct migrate *m = to_migrate(copy);
-	int ret;
+	int ret = m->dest->ops->load(m->dest, m->state_size);
 
-	ret = handover_command(m->handover, HANDOVER_LOAD, m->state_size);
 	copy_phase_end(copy, PHASE_LOAD);
-	if (ret && ret != -EREMOTEIO && ret != -EINTR)
-		msg_error("%s: the receiver is gone", m->uri);
 	if (!ret)
 		ret = pause_commit(copy->pause);
 	if (ret)
 		return ret;
-	ret = handover_command(m->handover, HANDOVER_RUN,
-			       copy->pause->idle);
+	ret = m->dest->ops->run(m->dest, copy->pause->idle);
 	return ret ? settle(m) : 0;
 }
 
@@ -157,7 +183,7 @@ static void quit_here(struct qmp *qmp)
 {
 	qmp_set_cancel(qmp, NULL);
 	if (qmp_command(qmp, "quit", NULL))
-		msg_note("the guest runs there; its QEMU here did not quit: do not let it run");
+		msg_note("the guest is there; its QEMU here did not quit: do not let it run");
 }
 
 /*
@@ -179,30 +205,67 @@ static bool guard_settle(struct pause *p)
 	}
 }
 
-/* ---- */
+/* In the guard: the guest goes on here, for certain. */
+static void guard_resumed(struct pause *p)
+{
+	struct migrate *m = p->arg;
 
-/* The pages of one slot are told from those of another by nothing. */
+	/* It was, after the guard was forked. */
+	m->dest->prepared = true;
+	destination_end(m->dest, false);
+}
+
+/* ---- what is free ---- */
+
+/* The slot that it is of; nr_moves after a message. */
+static unsigned int find_free(struct migrate *m, const struct migrate_free *f)
+{
+	struct dirtytrack_slot_info info;
+	unsigned int i, nr = m->copy.nr_moves;
+	int fd;
+
+	if (!f->ref) {
+		if (nr == 1)
+			return 0;
+		msg_error("--free: the guest has %u slots: SLOT=FILE says of which they are", nr);
+		return nr;
+	}
+	fd = open_slot(f->ref, &info);
+	if (fd < 0)
+		return nr;
+	close(fd);
+	for (i = 0; i < nr; i++)
+		if (m->sources[i].id == info.out_id)
+			return i;
+	msg_error("--free: slot %s is none of the guest's", f->ref);
+	return nr;
+}
+
 static int leave_out_free(struct migrate *m)
 {
-	int ret;
+	unsigned int i, k;
+	int ret = 0;
 
-	if (!m->free_file)
-		return 0;
-	if (m->copy.nr_moves != 1) {
-		msg_error("--free: the guest has %u slots, and it is of one",
-			  m->copy.nr_moves);
-		return -EINVAL;
+	for (i = 0; i < m->nr_free && !ret; i++) {
+		k = find_free(m, &m->free[i]);
+		if (k == m->copy.nr_moves)
+			return -EINVAL;
+		if (m->frees[k].slot) {
+			msg_error("--free: %s: its slot has another file", m->free[i].file);
+			return -EINVAL;
+		}
+		ret = source_free_open(&m->frees[k], &m->sources[k], m->free[i].file,
+				       m->free_format);
+		if (!ret)
+			m->moves[k].src = &m->frees[k].base;
 	}
-	ret = source_free_open(&m->free, &m->sources[0], m->free_file,
-			       m->free_format);
-	if (!ret)
-		m->moves[0].src = &m->free.base;
 	return ret;
 }
 
+/* ---- */
+
 int migrate_open(struct migrate *m, const char *qmp)
 {
-	unsigned int i;
 	int ret;
 
 	m->copy.moves = m->moves;
@@ -213,15 +276,14 @@ int migrate_open(struct migrate *m, const char *qmp)
 	m->copy.pause = pause_by_qmp(qmp, m->answer);
 	if (!m->copy.pause)
 		return -EIO;
-	/* To nothing goes only what does not go at all. */
-	if (target_kind(m->uri) != TARGET_NULL) {
-		ret = handover_open(&m->handover, m->uri, m->answer);
-		if (ret)
-			return ret;
-	}
-	/* It has what it needs to ask the receiver, and no slot. */
+	m->dest = destination_open(m->target, m->target_qmp, m->answer);
+	if (!m->dest)
+		return -EIO;
+	m->copy.rehearsal = m->dest->rehearsal;
+	/* It has what it needs to ask what became of the guest, and no slot. */
 	m->copy.pause->settle = guard_settle;
 	m->copy.pause->undo = stop_saving;
+	m->copy.pause->resumed = guard_resumed;
 	m->copy.pause->arg = m;
 	ret = pause_guard(m->copy.pause);
 	if (ret)
@@ -232,11 +294,11 @@ int migrate_open(struct migrate *m, const char *qmp)
 		ret = open_sources(m);
 	if (!ret)
 		ret = leave_out_free(m);
-	for (i = 0; i < m->copy.nr_moves && !ret; i++)
-		ret = open_move(m, i);
-	if (!ret && m->handover && !m->copy.dry_run)
-		ret = handover_prepare(m->handover);
-	if (!ret && m->handover && !m->copy.dry_run)
+	if (!ret)
+		ret = open_moves(m);
+	if (!ret && !m->copy.dry_run)
+		ret = destination_prepare(m->dest);
+	if (!ret && !m->copy.dry_run)
 		ret = vm_state_prepare(&m->state, pause_qmp(m->copy.pause),
 				       VM_STATE_SAVE);
 	return ret;
@@ -245,20 +307,16 @@ int migrate_open(struct migrate *m, const char *qmp)
 int migrate_run(struct migrate *m)
 {
 	int ret = copy_run(&m->copy);
-	sig_atomic_t signal = interrupted;
+	bool there = !ret && !m->copy.dry_run && !m->copy.rehearsal;
 
-	if (!m->handover)
-		return ret;
-	if (!ret && !m->copy.dry_run)
+	if (there)
 		quit_here(pause_qmp(m->copy.pause));
 	if (ret == -EHOSTUNREACH)
 		return ret;
-	/* A receiver that is told need not wait for us to come back. */
-	interrupted = 0;
-	if (ret || m->copy.dry_run)
-		handover_settle(m->handover, 0);
-	handover_done(m->handover);
-	interrupted = ret ? signal : 0;
+	destination_end(m->dest, there);
+	/* It is done: a signal that came too late changes nothing. */
+	if (!ret)
+		interrupted = 0;
 	return ret;
 }
 
@@ -269,11 +327,11 @@ void migrate_close(struct migrate *m)
 	for (i = 0; i < m->copy.nr_moves; i++) {
 		pipeline_close(m->moves[i].pipe);
 		target_close(m->moves[i].dst);
+		source_free_close(&m->frees[i]);
 		source_slot_close(&m->sources[i]);
 	}
-	source_free_close(&m->free);
 	vm_slots_free(&m->slots);
 	vm_state_close(&m->state);
-	handover_close(m->handover);
+	destination_close(m->dest);
 	pause_free(m->copy.pause);
 }

@@ -10,57 +10,67 @@
 #include "vm-slots.h"
 #include "vm-state.h"
 
-struct handover;
+struct destination;
 
 #define MAX_MOVES 64
+
+/* Pages of a slot that are free. */
+struct migrate_free {
+	const char *ref;	/* of the slot; NULL: it is the only one */
+	const char *file;
+};
 
 /**
  * struct migrate - a guest on its way
  * @refs: slots, as the user names them
- * @exports: their names at the receiver; NULL when they are the slots'
+ * @names: their names there; NULL when they are the slots'
  * @nr_refs: how many; 0 for all that QEMU has
- * @uri: the receiver
+ * @target: where the guest goes
+ * @target_qmp: the monitor of the QEMU there, if @target is a slot
  * @answer: seconds for an answer
  * @bandwidth: bytes a second; 0 for any
  * @reconnect: as of the pipelines
  * @connections: to each export
- * @free_file: ranges of pages that are free, NULL for none
- * @free_format: of it
+ * @free: ranges of pages that are free
+ * @nr_free: how many files of them
+ * @free_format: of these
  * @copy: limits and reporting are set by the caller
  *
  * The others are between migrate_open() and migrate_close().
  */
 struct migrate {
 	const char *refs[MAX_MOVES];
-	const char *exports[MAX_MOVES];
+	const char *names[MAX_MOVES];
 	unsigned int nr_refs;
-	const char *uri;
+	const char *target;
+	const char *target_qmp;
 	double answer;
 	uint64_t bandwidth;
 	double reconnect;
 	unsigned int connections;
-	const char *free_file;
+	struct migrate_free free[MAX_MOVES];
+	unsigned int nr_free;
 	enum range_format free_format;
 	struct copy copy;
 
 	struct limiter limiter;
-	struct handover *handover;	/* NULL in a dry run to nothing */
+	struct destination *dest;
 	struct source_slot sources[MAX_MOVES];
-	struct source_free free;	/* of the first */
+	struct source_free frees[MAX_MOVES];	/* of those that have free pages */
 	struct copy_move moves[MAX_MOVES];
 	struct vm_slots slots;
 	struct vm_state state;
-	uint64_t state_size;	/* of what the receiver has */
+	uint64_t state_size;	/* of what is there */
 };
 
 /*
- * Connect to QEMU, at the socket @qmp, and to the receiver, and find the memory.  0, or
- * a message and -errno.  migrate_close() is to be called in either case.
+ * Connect to QEMU, at the socket @qmp, and to where the guest goes, and find the memory.
+ * 0, or a message and -errno.  migrate_close() is to be called in either case.
  */
 int migrate_open(struct migrate *m, const char *qmp);
 /*
- * 0: the guest is there, and its QEMU here has ended; in a dry run, the rounds have.  Otherwise as copy_run(), and the
- * receiver was told.
+ * 0: the guest is there, and its QEMU here has ended; in a dry run, the rounds have; in a
+ * rehearsal, it goes on here.  Otherwise as copy_run(), and who waits for it was told.
  */
 int migrate_run(struct migrate *m);
 void migrate_close(struct migrate *m);

@@ -33,6 +33,8 @@ static void resume_instead(struct pause *p)
 		;
 	msg_hold(false);
 	msg_note("killed while the guest was paused: it was resumed");
+	if (p->resumed)
+		p->resumed(p);
 }
 
 static void pause_instead(struct pause *p)

@@ -50,7 +50,9 @@ struct pause_ops {
  * @settle: for a guest that is handed over: called in the guard when this process
  *	was killed after pause_commit(): is the guest to be resumed here?
  * @undo: unless NULL, called before the guest is resumed, also in the guard
- * @arg: for @settle and @undo
+ * @resumed: unless NULL, called in the guard after it has resumed the guest, which does not
+ *	wait for that
+ * @arg: for these
  * @fence: set before pause_guard(): when this process is killed, the guest is to be
  *	paused, not resumed: somebody else lets it run then
  */
@@ -63,6 +65,7 @@ struct pause {
 	struct guard guard;
 	bool (*settle)(struct pause *p);
 	void (*undo)(struct pause *p);
+	void (*resumed)(struct pause *p);
 	void *arg;
 	bool fence;
 };

@@ -53,6 +53,11 @@ static int commit(struct target *t)
 	return image_commit(to_image(t));
 }
 
+static void revoke(struct target *t)
+{
+	image_revoke(to_image(t));
+}
+
 static void close_image(struct target *t)
 {
 	image_abort(to_image(t));
@@ -64,6 +69,7 @@ static const struct target_ops ops = {
 	.extent = extent,
 	.read = read_back,
 	.commit = commit,
+	.revoke = revoke,
 	.close = close_image,
 };
 

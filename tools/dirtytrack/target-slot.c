@@ -122,3 +122,8 @@ struct target *target_slot(const char *ref, uint64_t npages,
 	}
 	return &t->base;
 }
+
+int target_slot_fd(const struct target *t)
+{
+	return ((const struct target_slot *)t)->fd;
+}

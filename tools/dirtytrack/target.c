@@ -32,6 +32,11 @@ enum target_kind target_kind(const char *name)
 	return TARGET_IMAGE;
 }
 
+const char *target_slot_ref(const char *name)
+{
+	return name + strlen(SLOT_PREFIX);
+}
+
 struct target *target_open(const char *name, uint64_t npages,
 			   unsigned int lanes)
 {
@@ -41,7 +46,7 @@ struct target *target_open(const char *name, uint64_t npages,
 	case TARGET_NULL:
 		return target_null(npages, lanes);
 	case TARGET_SLOT:
-		return target_slot(name + strlen(SLOT_PREFIX), npages, lanes);
+		return target_slot(target_slot_ref(name), npages, lanes);
 	case TARGET_IMAGE:
 		break;
 	}

@@ -46,6 +46,8 @@ struct request {
  *	target, and @end after it
  * @read: content of pages
  * @commit: everything is there and was flushed: give it its name.  May be NULL.
+ * @revoke: what @commit gave a name is removed, also if it failed after it had done so.
+ *	May be NULL.
  * @close: let go; what was not committed, and would have got a name by it, is removed
  *
  * Those that return int return 0, or a message and -errno, unless said otherwise.
@@ -61,6 +63,7 @@ struct target_ops {
 	int (*read)(struct target *t, uint64_t first, uint64_t npages,
 		    void *buf);
 	int (*commit)(struct target *t);
+	void (*revoke)(struct target *t);
 	void (*close)(struct target *t);
 };
 
@@ -95,6 +98,8 @@ enum target_kind {
 };
 
 enum target_kind target_kind(const char *name);
+/* Of a TARGET_SLOT: NAME, or another way to say which, or nothing. */
+const char *target_slot_ref(const char *name);
 
 /*
  * Open the target that @name says, for @npages pages, with @lanes lanes at most.
@@ -113,5 +118,8 @@ struct target *target_nbd(const char *uri, uint64_t npages,
 struct target *target_slot(const char *ref, uint64_t npages,
 			   unsigned int lanes);
 struct target *target_null(uint64_t npages, unsigned int lanes);
+
+/* The slot that a target_slot() is; the target's. */
+int target_slot_fd(const struct target *t);
 
 #endif

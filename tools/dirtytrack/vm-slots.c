@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "file-io.h"
 #include "msg.h"
 #include "qmp.h"
 #include "vm-slots.h"
@@ -42,21 +41,13 @@ int vm_slots_find(struct vm_slots *slots, struct qmp *qmp,
 	return -ENOMEM;
 }
 
-static bool same_file(int fd, const char *path)
-{
-	struct stat a, b;
-
-	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
-}
-
 int vm_slots_check(const struct vm_slots *slots, const int *fds)
 {
 	unsigned int i, k;
 
 	for (i = 0; i < slots->nr_memory; i++) {
 		for (k = 0; k < slots->nr; k++)
-			if (same_file(fds[k], slots->memory[i].path))
+			if (file_is_at(fds[k], slots->memory[i].path))
 				break;
 		if (k == slots->nr) {
 			msg_error("memory %s: it is shared and not on one of the slots: it would be left behind",

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <json-c/json.h>
 
+#include "file-io.h"
 #include "msg.h"
 #include "qmp.h"
 #include "vm.h"
@@ -97,4 +99,55 @@ void vm_memory_free(struct vm_memory *memory, unsigned int nr)
 		free(memory[i].path);
 	}
 	free(memory);
+}
+
+static bool is_one_of(const char *path, const int *fds, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		if (file_is_at(fds[i], path))
+			return true;
+	return false;
+}
+
+int vm_check_memory(struct qmp *qmp, pid_t pid, const char *label, const int *fds,
+		    unsigned int nr)
+{
+	struct vm_memory *memory;
+	unsigned int used, i;
+	int ret = vm_memory(qmp, pid, &memory, &used);
+
+	if (ret)
+		return ret;
+	for (i = 0; i < used && !ret; i++)
+		if (!is_one_of(memory[i].path, fds, nr)) {
+			msg_error("%s: memory %s: it is shared and on no slot that is received, and would be left behind",
+				  label, memory[i].id);
+			ret = -EINVAL;
+		}
+	if (!ret && used != nr) {
+		msg_error("%s: it uses %u slots of %u, with share=on", label, used, nr);
+		ret = -EINVAL;
+	}
+	vm_memory_free(memory, used);
+	return ret;
+}
+
+int vm_check_waiting(struct qmp *qmp, const char *label)
+{
+	struct json_object *status;
+	const char *text;
+	int ret = qmp_command(qmp, "query-status", &status);
+
+	if (ret)
+		return ret;
+	text = qmp_text(status, "status");
+	if (!text || strcmp(text, "inmigrate")) {
+		msg_error("%s: it does not wait for a guest: -incoming defer is wanted",
+			  label);
+		ret = -EINVAL;
+	}
+	json_object_put(status);
+	return ret;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Which memory of a QEMU is others' business. */
+/* Which memory of a QEMU is others' business, and whether it waits for a guest. */
 #ifndef VM_H
 #define VM_H
 
@@ -24,5 +24,15 @@ struct vm_memory {
 int vm_memory(struct qmp *qmp, pid_t pid, struct vm_memory **memory,
 	      unsigned int *nr);
 void vm_memory_free(struct vm_memory *memory, unsigned int nr);
+
+/*
+ * Of a QEMU to which a guest is to come, @label for messages.  0, or a message and -errno:
+ *
+ * All memory that it shares is on the @nr slots @fds, and each of them is used.
+ */
+int vm_check_memory(struct qmp *qmp, pid_t pid, const char *label, const int *fds,
+		    unsigned int nr);
+/* It waits. */
+int vm_check_waiting(struct qmp *qmp, const char *label);
 
 #endif

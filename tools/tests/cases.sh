@@ -99,6 +99,9 @@ run_cases()
 	done
 	wait
 	for ((i = 1; i <= ${#cases[@]}; i++)); do
+		# A case that the shell gave up, for a mistake in it, has said nothing.
+		[ -s "$top/result.$i" ] ||
+			echo "not ok $i ${cases[$((i - 1))]}: it broke off" >"$top/result.$i"
 		cat "$top/result.$i"
 	done
 	bad=$(cat "$top"/result.* | grep -c '^not ok' || :)

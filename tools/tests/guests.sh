@@ -20,11 +20,15 @@ locked()
 	[ -n "$(locks "${1:-lock}")" ]
 }
 
-# guest_is WHERE: soon, as what is being killed, or given up, takes its time; and it stays so.
+# guest_is WHERE ARGUMENT...: soon, as what is being killed, or given up, takes its time; and
+# it stays so.
 guest_is()
 {
-	until_true "guest_$1" || { echo "the guest is not $1"; return 1; }
+	local where=$1
+
+	shift
+	until_true "guest_$where" "$@" || { echo "the guest is not $where"; return 1; }
 	sleep 0.2
-	"guest_$1" || { echo "the guest does not stay $1"; return 1; }
+	"guest_$where" "$@" || { echo "the guest does not stay $where"; return 1; }
 	! grep -E "TWO GUESTS|not what it was" src.log dst.log
 }

@@ -24,6 +24,11 @@ alive()
 	kill -0 "$1" 2>/dev/null && [ "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" != Z ]
 }
 
+is_gone()
+{
+	! alive "$1"
+}
+
 # await PROCESS COMMAND...: until the command succeeds. False if the process ends before.
 await()
 {

@@ -2,9 +2,11 @@
 /*
  * A stand-in for QEMU and a guest that checks itself, on memory of standin.c.
  *
- *	standin-qemu --ram PATH | --slot PATH [--qmp PATH]... [--rate PAGES] [--hot PAGES]
+ *	standin-qemu --ram PATH... | --slot PATH... [--qmp PATH]... [--rate PAGES] [--hot PAGES]
  *		[--zeroed N] [--save MICROSECONDS] [--console FILE] [--lock FILE]
  *		[--fail COMMAND:HOW] [-incoming defer] [-chardev socket,id=ID,fd=N -mon ...]
+ *
+ * Several are one after the other in its memory.
  *
  * The guest keeps writing pages whose content follows from a stamp, and stamps of all
  * pages are in a table in its memory; how many it wrote, and the sum of the table, is
@@ -63,13 +65,23 @@ struct state {
 
 static struct state cpu;
 static uint64_t *ram, npages, table_pages;
-static _Atomic uint64_t *dirty;
-static int ram_fd, limit_fd = -1, lock_fd = -1;
+static int lock_fd = -1;
 static uint64_t rate = 20000, hot, zeroed = 2;
 static useconds_t save_time = 20000;
 static FILE *console;
-static bool is_slot;
-static const char *ram_path, *fail_command, *fail_how;
+static const char *fail_command, *fail_how;
+
+/* A slot of it. */
+#define MAX_BANKS 4
+static struct bank {
+	const char *path;
+	bool is_slot;
+	char id[8];
+	int fd, limit_fd;
+	uint64_t first, npages;
+	_Atomic uint64_t *dirty;	/* NULL for a slot of the module */
+} banks[MAX_BANKS];
+static int nr_banks;
 
 static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
 /* By monitors, whom the guest, which hardly ever lets go of it, has to let first. */
@@ -94,10 +106,30 @@ static void die(const char *what)
 
 /* ---- the guest ---- */
 
+static struct bank *bank_of(uint64_t page)
+{
+	int i = 0;
+
+	while (page >= banks[i].first + banks[i].npages)
+		i++;
+	return &banks[i];
+}
+
 static void mark(uint64_t page)
 {
-	if (dirty)
-		atomic_fetch_or(&dirty[page / 64], UINT64_C(1) << page % 64);
+	struct bank *b = bank_of(page);
+
+	page -= b->first;
+	if (b->dirty)
+		atomic_fetch_or(&b->dirty[page / 64], UINT64_C(1) << page % 64);
+}
+
+static void punch_page(uint64_t page)
+{
+	struct bank *b = bank_of(page);
+
+	fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		  (page - b->first) * PAGE, PAGE);
 }
 
 static uint64_t word_of(uint64_t page, uint64_t stamp, uint64_t i)
@@ -158,8 +190,7 @@ static void set_page(uint64_t page, uint64_t stamp, bool punch)
 	uint64_t *p = ram + page * WORDS, i;
 
 	if (punch)
-		fallocate(ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			  page * PAGE, PAGE);
+		punch_page(page);
 	else
 		for (i = 0; i < WORDS; i++)
 			p[i] = word_of(page, stamp, i);
@@ -183,10 +214,15 @@ static void tick(void)
 /* Ticks that the log's limit allows in a turn: each makes two pages dirty. */
 static uint64_t allowed(uint64_t batch)
 {
-	uint64_t limit = 0;
+	uint64_t limit = 0, part;
+	int i;
 
-	if (pread(limit_fd, &limit, sizeof(limit), 0) != sizeof(limit) || !limit)
-		return batch;
+	for (i = 0; i < nr_banks; i++) {
+		if (pread(banks[i].limit_fd, &part, sizeof(part), 0) != sizeof(part) ||
+		    !part)
+			return batch;
+		limit += part;
+	}
 	limit = limit / 400 + 1;
 	return limit < batch ? limit : batch;
 }
@@ -359,6 +395,8 @@ static void *migrate(void *arg)
 	set_migration(ret ? "failed" : "completed");
 	pthread_mutex_unlock(&big_lock);
 	usleep(save_time);
+	if (!out && ret)
+		die("no guest came");
 	pthread_mutex_lock(&big_lock);
 	if (out)
 		status = "postmigrate";
@@ -381,15 +419,36 @@ static void start_migration(bool out)
 static struct json_object *memdevs(void)
 {
 	struct json_object *list = json_object_new_array();
-	struct json_object *dev = text("id", "ram");
+	int i;
 
-	json_object_object_add(dev, "share", json_object_new_boolean(true));
-	json_object_array_add(list, dev);
+	for (i = 0; i < nr_banks; i++) {
+		struct json_object *dev = text("id", banks[i].id);
+
+		json_object_object_add(dev, "share", json_object_new_boolean(true));
+		json_object_array_add(list, dev);
+	}
 	return list;
 }
 
+/* The path of the memory whose object is asked for. */
+static struct json_object *mem_path(struct json_object *command)
+{
+	struct json_object *args, *value;
+	const char *id;
+	int i;
+
+	if (!json_object_object_get_ex(command, "arguments", &args) ||
+	    !json_object_object_get_ex(args, "path", &value))
+		return NULL;
+	id = strrchr(json_object_get_string(value), '/');
+	for (i = 0; id && i < nr_banks; i++)
+		if (!strcmp(id + 1, banks[i].id))
+			return json_object_new_string(banks[i].path);
+	return NULL;
+}
+
 /* What the command returns; NULL when it fails. */
-static struct json_object *execute(const char *name)
+static struct json_object *execute(const char *name, struct json_object *command)
 {
 	struct json_object *result;
 
@@ -402,7 +461,7 @@ static struct json_object *execute(const char *name)
 	if (!strcmp(name, "query-memdev"))
 		return memdevs();
 	if (!strcmp(name, "qom-get"))
-		return json_object_new_string(ram_path);
+		return mem_path(command);
 	if (!strcmp(name, "query-migrate"))
 		return text("status", migration);
 	if (!strcmp(name, "stop"))
@@ -435,7 +494,7 @@ static void answer(int fd, struct json_object *command)
 		lock_wanted++;
 		pthread_mutex_lock(&big_lock);
 		lock_wanted--;
-		result = execute(name);
+		result = execute(name, command);
 		pthread_mutex_unlock(&big_lock);
 	} else if (!strcmp(how, "stall")) {
 		/* It says that it does it. */
@@ -529,39 +588,62 @@ static void *serve_socket(void *arg)
 	return NULL;
 }
 
-static void map_log(const char *path)
+static void open_bank(struct bank *b)
+{
+	struct stat st;
+
+	b->fd = open(b->path, O_RDWR | O_CLOEXEC);
+	if (b->fd < 0 || fstat(b->fd, &st) < 0)
+		die("no memory");
+	b->first = npages;
+	b->npages = st.st_size / PAGE;
+	npages += b->npages;
+}
+
+static void map_log(struct bank *b, const char *path)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 
-	dirty = mmap(NULL, (npages + 63) / 64 * 8, PROT_READ | PROT_WRITE,
-		     MAP_SHARED, fd, 0);
-	if (fd < 0 || dirty == MAP_FAILED)
+	b->dirty = mmap(NULL, (b->npages + 63) / 64 * 8, PROT_READ | PROT_WRITE,
+			MAP_SHARED, fd, 0);
+	if (fd < 0 || b->dirty == MAP_FAILED)
 		die("cannot map the log");
+}
+
+static void map_bank(struct bank *b)
+{
+	char path[4096 + 8], link[32];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", b->fd);
+	n = readlink(link, path, 4096);
+	if (n < 0 || mmap(ram + b->first * WORDS, b->npages * PAGE, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_FIXED, b->fd, 0) == MAP_FAILED)
+		die("cannot map memory");
+	b->limit_fd = -1;
+	if (b->is_slot)
+		return;
+	strcpy(path + n, ".dirty");
+	map_log(b, path);
+	strcpy(path + n, ".limit");
+	b->limit_fd = open(path, O_RDONLY | O_CLOEXEC);
 }
 
 static void map_ram(bool incoming)
 {
-	char path[4096 + 8], link[32];
-	struct stat st;
-	ssize_t n;
+	int i;
 
-	ram_fd = open(ram_path, O_RDWR | O_CLOEXEC);
-	if (ram_fd < 0 || fstat(ram_fd, &st) < 0)
-		die("no memory");
-	npages = st.st_size / PAGE;
-	table_pages = (npages + WORDS - 1) / WORDS;
-	ram = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd,
-		   0);
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", ram_fd);
-	n = readlink(link, path, 4096);
-	if (n < 0 || ram == MAP_FAILED)
-		die("cannot map memory");
-	if (!is_slot) {
-		strcpy(path + n, ".dirty");
-		map_log(path);
-		strcpy(path + n, ".limit");
-		limit_fd = open(path, O_RDONLY | O_CLOEXEC);
+	for (i = 0; i < nr_banks; i++) {
+		open_bank(&banks[i]);
+		snprintf(banks[i].id, sizeof(banks[i].id), i ? "ram%d" : "ram", i);
 	}
+	/* A place for all of it. */
+	ram = mmap(NULL, npages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!npages || ram == MAP_FAILED)
+		die("no memory");
+	for (i = 0; i < nr_banks; i++)
+		map_bank(&banks[i]);
+	table_pages = (npages + WORDS - 1) / WORDS;
 	if (incoming)
 		return;
 	cpu.magic = MAGIC;
@@ -592,11 +674,11 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--check")) {
 			check_file(value);
 			return 0;
-		} else if (!strcmp(argv[i], "--ram"))
-			ram_path = value;
-		else if (!strcmp(argv[i], "--slot")) {
-			ram_path = value;
-			is_slot = true;
+		} else if (!strcmp(argv[i], "--ram") && nr_banks < MAX_BANKS)
+			banks[nr_banks++].path = value;
+		else if (!strcmp(argv[i], "--slot") && nr_banks < MAX_BANKS) {
+			banks[nr_banks].is_slot = true;
+			banks[nr_banks++].path = value;
 		} else if (!strcmp(argv[i], "--qmp") && nr_listeners < MAX_MONITORS)
 			monitor_paths[nr_listeners++] = value;
 		else if (!strcmp(argv[i], "--rate"))

@@ -15,6 +15,9 @@
  * Whoever harvests may be killed, as in the module: a bit is where it goes to before it is
  * not any more where it came from.
  *
+ * Storage has its stand-in, too: of $DIRTYTRACK_STANDIN_FSYNC, N:error has the Nth fsync of
+ * a process fail, and N:slow has it wait for a file "go".
+ *
  * For writers that declare nothing, as a real QEMU, $DIRTYTRACK_STANDIN_ALL has every
  * page in the log whenever somebody begins to look.
  */
@@ -42,6 +45,8 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...);
 int __wrap_open64(const char *path, int flags, ...);
 int __real_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout);
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
 
 #define PAGE DTRACK_PAGE_SIZE
 #define MAX_LOGS 4
@@ -581,6 +586,21 @@ int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout)
 	}
 	fds->revents = POLLIN;
 	return 1;
+}
+
+int __wrap_fsync(int fd)
+{
+	const char *how = getenv("DIRTYTRACK_STANDIN_FSYNC");
+	static int nr;
+
+	if (!how || ++nr != atoi(how))
+		return __real_fsync(fd);
+	if (strstr(how, ":error"))
+		return fail(EIO);
+	fprintf(stderr, "standin: at fsync %d\n", nr);
+	while (access("go", F_OK))
+		usleep(10000);
+	return __real_fsync(fd);
 }
 
 /* Who looks at a few pages looks whether they were written since: that begins nothing. */

@@ -95,13 +95,16 @@ usage_errors()
 	exits 2 "less than a millisecond" "$cmd" backup vm dir -i 0 &&
 	exits 2 "'0' is not a count" "$cmd" backup vm dir --full-every 0 &&
 	exits 2 "a target is wanted" "$cmd" migrate &&
-	exits 2 "is not an NBD URI" "$cmd" migrate --qmp q image &&
+	exits 2 "which QEMU?" "$cmd" migrate image &&
+	exits 2 "which QEMU waits for it there?" "$cmd" migrate --qmp q slot:x &&
+	exits 2 "for slots as targets only" "$cmd" migrate --qmp q --to-qmp r image &&
+	exits 2 "cannot be compared" "$cmd" migrate --qmp q --verify null: &&
+	exits 2 "can be read once" "$cmd" migrate --qmp q --free a=- --free b=- null: &&
 	exits 2 "which QEMU?" "$cmd" migrate nbd://host &&
 	exits 2 "65 are more than 64" "$cmd" migrate -c 65 nbd://host &&
 	exits 2 "neither cancel nor pause" "$cmd" migrate --on-timeout x null: &&
 	exits 2 "neither auto, off, nor a number" "$cmd" migrate --throttle 0 null: &&
 	exits 2 "'x' is not a number of bytes" "$cmd" migrate --max-bandwidth x null: &&
-	exits 2 "is a target of --dry-run only" "$cmd" migrate --qmp q null: &&
 	exits 2 "a target is wanted" "$cmd" replicate &&
 	exits 2 "is not an NBD URI" "$cmd" replicate --qmp q image &&
 	exits 2 "which QEMU?" "$cmd" replicate nbd://host &&
@@ -120,6 +123,9 @@ usage_errors()
 	exits 125 "only one of" "$cmd" receive -s a=4K -l 1 --tls-psk x --tls-certificates y q &&
 	exits 125 "of no use without" "$cmd" receive -s a=4K -l 1 --tls-verify-peer q &&
 	exits 125 "which QEMU?" "$cmd" receive -s a=4K -l 1 &&
+	exits 125 "comes in nowhere" "$cmd" receive -s a=4K -l 1 --from x q &&
+	exits 125 "for --from only" "$cmd" receive -s a=4K -l 1 --paused q &&
+	exits 125 "no guest is there" "$cmd" receive -s a=4K --from "$tmp/x" q &&
 	exits 125 "which command?" "$cmd" run &&
 	exits 125 "NAME=SIZE is wanted" "$cmd" run --slot =4K true &&
 	exits 125 "the name is longer than 31" "$cmd" run --slot "$(printf %032d 0)=4K" true &&

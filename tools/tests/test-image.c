@@ -81,6 +81,48 @@ static void abort_removes(void)
 	CHECK(!exists(partial) && !exists(file));
 }
 
+static void revoke_removes_what_has_its_name(void)
+{
+	struct image img, other;
+
+	CHECK_EQ(image_create(&img, file, NPAGES), 0);
+	/* Not yet: there is nothing to be removed but what abort removes. */
+	image_revoke(&img);
+	CHECK(exists(partial));
+	CHECK_EQ(image_commit(&img), 0);
+	/* Another is being made. */
+	CHECK_EQ(image_create(&other, file, NPAGES), 0);
+	image_revoke(&img);
+	CHECK(!exists(file) && exists(partial));
+	image_abort(&img);
+	CHECK(exists(partial));
+	image_abort(&other);
+	CHECK(!exists(partial));
+}
+
+static void one_that_is_there_is_read(void)
+{
+	struct image img;
+	char got[PAGE];
+
+	CHECK_EQ(image_open(&img, file), -ENOENT);
+	CHECK_EQ(image_open(&img, dir), -EINVAL);
+	CHECK_EQ(image_create(&img, file, NPAGES), 0);
+	fill(page, 'r');
+	CHECK_EQ(image_write(&img, 5, 1, page), 0);
+	CHECK_EQ(image_commit(&img), 0);
+	image_abort(&img);
+	CHECK_EQ(image_open(&img, file), 0);
+	CHECK_EQ(img.npages, NPAGES);
+	CHECK_EQ(image_read(&img, 5, 1, got), 0);
+	CHECK(!memcmp(got, page, PAGE));
+	image_abort(&img);
+	CHECK(exists(file));
+	CHECK_EQ(truncate(file, PAGE + 1), 0);
+	CHECK_EQ(image_open(&img, file), -EINVAL);
+	unlink(file);
+}
+
 /* Where what image_extent() says of page @from ends. */
 static uint64_t extent_end(struct image *img, uint64_t from, bool *zero)
 {
@@ -241,6 +283,8 @@ int main(void)
 	static const struct tap_test tests[] = {
 		TAP_TEST(commit_replaces),
 		TAP_TEST(abort_removes),
+		TAP_TEST(revoke_removes_what_has_its_name),
+		TAP_TEST(one_that_is_there_is_read),
 		TAP_TEST(discarded_pages_are_holes),
 		TAP_TEST(zero_test_is_exact),
 		TAP_TEST(two_at_once),

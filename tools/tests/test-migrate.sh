@@ -14,26 +14,12 @@ set -eu
 . "$SRC/tests/cases.sh"
 # shellcheck source=tools/tests/guests.sh
 . "$SRC/tests/guests.sh"
+# shellcheck source=tools/tests/moves.sh
+. "$SRC/tests/moves.sh"
 
-cmd=$OUT/tests/dirtytrack-standin
-qemu=$OUT/tests/standin-qemu
 plugin=$OUT/nbdkit-dirtytrack-plugin.so
 top=$(mktemp -d /dev/shm/test-migrate.XXXXXX)
 trap 'rm -rf "$top"' EXIT
-
-# Answers come, however late; to cases that are about one that does not come, or somebody who
-# is gone, it is enough to wait a little: seconds of the receiver, and of the sender.
-timeout=60 answer=60 reconnect=60
-
-impatient_there()
-{
-	timeout=3
-}
-
-impatient_here()
-{
-	answer=4 reconnect=4
-}
 
 # begin SOURCE_OPTIONS -- RECEIVE_OPTIONS -- QEMU_OPTIONS: a guest, and a receiver.
 begin()
@@ -85,49 +71,6 @@ nbdkit_with()
 	PATH=$PWD/bin:$PATH
 }
 
-# migrate OPTION...: in the background; to $uri.
-uri=
-migrate()
-{
-	DIRTYTRACK_STANDIN=$PWD/src env --default-signal=INT "$cmd" migrate --qmp qmp \
-		--answer "$answer" --reconnect "$reconnect" "$@" "${uri:-nbd+unix:///?socket=$PWD/nbd}" >out 2>err &
-	tool=$!
-}
-
-# Children of the receiver, by their names.
-receiver_child()
-{
-	child_of "$dst" "$1"
-}
-
-# Here, and nothing of it there: neither QEMU nor slot.
-guest_here()
-{
-	alive "$src" && [ "$(last_word src.log)" = runs ] && locked &&
-		! grep -q "runs at" dst.log && ! alive "$dst"
-}
-
-guest_there()
-{
-	[ "$(last_word dst.log)" = runs ] && locked && alive "$there" &&
-		{ ! alive "$src" || [ "$(last_word src.log)" = stands ]; }
-}
-
-guest_nowhere()
-{
-	! alive "$src" && ! locked && ! alive "$dst" && ! grep -q "runs at" dst.log
-}
-
-clean_up()
-{
-	local pid
-
-	for pid in "${src:-}" "${dst:-}" "${tool:-}" "${there:-}"; do
-		[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || :
-	done
-	end_jobs
-}
-
 # ---- cases: functions named case_*; some have arguments ----
 
 moved()
@@ -166,12 +109,6 @@ case_strict()
 {
 	start --rate 400000 -- -- && migrate --downtime 0 --strict --max-rounds 3 || return 1
 	ends 3 0 && guest_is here
-}
-
-# What an event of the command says: EVENT FILTER.
-event()
-{
-	jq -rs "map(select(.event == \"$1\"))[-1] | $2" out
 }
 
 # Pages become dirty far faster than they can be sent, also where the guest does not run all
@@ -369,21 +306,6 @@ case_again()
 	start -- -- && moved
 }
 
-stop_guest()
-{
-	python3 - <<-'END'
-	import json, socket
-	s = socket.socket(socket.AF_UNIX)
-	s.connect("qmp")
-	f = s.makefile("rw")
-	f.readline()
-	for c in "qmp_capabilities", "stop":
-	    f.write(json.dumps({"execute": c}) + "\n")
-	    f.flush()
-	    f.readline()
-	END
-}
-
 guest_paused_there()
 {
 	! alive "$src" && alive "$there" && ! locked &&
@@ -430,11 +352,6 @@ case_filter_log_busy()
 	nbdkit_with log -- logfile=requests && start --rate 50000 -- -- &&
 		moved --verify --downtime 0 --max-rounds 5 && ! grep -q ' Trim ' requests || return 1
 	grep -q ' Zero ' requests || return "$again"
-}
-
-is_slow_at()
-{
-	grep -q "at $1" src.log dst.log
 }
 
 # When all is there and flushed, another server comes: what is missing is what saving the
@@ -572,11 +489,6 @@ case_interrupted()
 receiver_has()
 {
 	[ -n "$(receiver_child "$1")" ]
-}
-
-is_gone()
-{
-	! alive "$1"
 }
 
 # It does not answer, and who started it is killed.
