@@ -58,15 +58,13 @@ trap clean_up EXIT
 # boots QEMU-OPTION...
 boots()
 {
-	"$demo/start-guest" "$dir" "$@" >vm.out 2>&1 &
-	vm=$!
-	wait_for 150 has_begun && has_ticked 2
+	begins console starts "$@"
 }
 
-# It works, or has ended.
-has_begun()
+starts()
 {
-	! kill -0 "$vm" 2>/dev/null || has_ticked 2
+	"$demo/start-guest" "$dir" "$@" >vm.out 2>&1 &
+	vm=$!
 }
 
 stop_guest()

@@ -18,3 +18,28 @@ last_tick()
 	{ tr -d '\r' | grep '^tick .* bad [0-9]*$' || echo "tick 0 pages 0 checked 0 bad 0"; } |
 		tail -n 1 | cut -d ' ' -f "$1"
 }
+
+# Its process $vm has ended, or it has ticked twice on CONSOLE.
+ended_or_ticks()
+{
+	! kill -0 "$vm" 2>/dev/null ||
+		[ "$({ cat "$1" 2>/dev/null || :; } | last_tick 2)" -ge 2 ]
+}
+
+# begins CONSOLE COMMAND...: the command starts a guest, whose process is $vm then; does it
+# come to work? An emulated processor now and then resets one before its kernel has said a
+# word: that one is started once more.
+begins()
+{
+	local console=$1 try
+	shift
+
+	for try in 1 2; do
+		"$@"
+		wait_for 150 ended_or_ticks "$console" || return 1
+		! kill -0 "$vm" 2>/dev/null || return 0
+		[ ! -s "$console" ] || return 1
+		note "guest $try ended before its kernel said a word"
+	done
+	return 1
+}

@@ -188,9 +188,12 @@ plan "$((4 + 2 * hops + (${#full} ? 5 : 0)))"
 
 mkdir vm0
 machine 0
-"$DIRTYTRACK" run "${slots[@]}" -- "${qemu[@]}" >vm.out 2>&1 &
-vm=$!
-check "an unmodified QEMU boots a Debian kernel in a slot" wait_for 120 has_ticked 2
+starts()
+{
+	"$DIRTYTRACK" run "${slots[@]}" -- "${qemu[@]}" >vm.out 2>&1 &
+	vm=$!
+}
+check "an unmodified QEMU boots a Debian kernel in a slot" begins vm0/console starts
 [ "$ktap_failed" = 0 ] || bail_out "no guest: $(cat vm.out; console | tail -n 5)"
 
 socket="nbd+unix:///?socket=$dir/socket"

@@ -61,9 +61,10 @@ has_ticked()
 	kill -0 "$vm" && [ -e console ] && [ "$(tick 2)" -ge "$1" ]
 }
 
-boots()
+starts()
 {
-	wait_for 120 has_ticked 2
+	"$demo/start-guest" "$dir" > vm.out 2>&1 &
+	vm=$!
 }
 
 # It works, and goes on working: one tick more, and no page is bad.
@@ -164,9 +165,7 @@ little_in_vain()
 
 plan 14
 
-"$demo/start-guest" "$dir" > vm.out 2>&1 &
-vm=$!
-check "an unmodified QEMU boots a Debian kernel in a slot" boots
+check "an unmodified QEMU boots a Debian kernel in a slot" begins console starts
 [ "$ktap_failed" = 0 ] ||
 	bail_out "no guest: $(cat vm.out; tail -n 5 console 2>/dev/null)"
 

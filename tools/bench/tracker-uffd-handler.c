@@ -10,12 +10,13 @@
  *
  * 1 is before the write can complete, so a harvest that begins after it has the
  * page.  If a harvest passes between 1 and 2, the page is left writable: 3 makes the
- * next one look at it.
+ * next one look at it, which waits for an answer that it finds begun.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -30,11 +31,13 @@
  * @thread: it
  * @end: eventfd that ends it
  * @dirty: bits that it sets
+ * @answers: twice the number of faults that were answered, and one more while it does
  */
 struct handler {
 	pthread_t thread;
 	int end;
 	uint64_t *dirty;
+	unsigned int answers;
 };
 
 static void write_protect(struct region *r, uint64_t first, uint64_t npages,
@@ -58,6 +61,19 @@ static void protect(struct region *r, uint64_t first, uint64_t npages)
 static void mark(struct handler *h, uint64_t page)
 {
 	__atomic_fetch_or(&h->dirty[page / 64], 1ULL << page % 64, __ATOMIC_SEQ_CST);
+}
+
+static void count_answer(struct handler *h)
+{
+	__atomic_fetch_add(&h->answers, 1, __ATOMIC_SEQ_CST);
+}
+
+static void wait_for_answer(const struct handler *h)
+{
+	unsigned int answers = __atomic_load_n(&h->answers, __ATOMIC_SEQ_CST);
+
+	while (answers % 2 && __atomic_load_n(&h->answers, __ATOMIC_SEQ_CST) == answers)
+		sched_yield();
 }
 
 static void *handle(void *arg)
@@ -88,9 +104,11 @@ static void *handle(void *arg)
 			uint64_t page = (msgs[i].arg.pagefault.address -
 					 (uintptr_t)r->mem) / DTRACK_PAGE_SIZE;
 
+			count_answer(h);
 			mark(h, page);
 			write_protect(r, page, 1, 0);
 			mark(h, page);
+			count_answer(h);
 		}
 	}
 }
@@ -160,6 +178,7 @@ static void handler_harvest(struct region *r)
 {
 	struct handler *h = r->private;
 
+	wait_for_answer(h);
 	taken_collect(r, h->dirty, protect);
 }
 
