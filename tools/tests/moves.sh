@@ -41,6 +41,20 @@ receiver_child()
 	child_of "$dst" "$1"
 }
 
+# kill_victim WHO: in the middle of a move; who was held up or slow then goes on.
+kill_victim()
+{
+	case $1 in
+	tool)	kill -KILL "$tool" ;;
+	receive) kill -KILL "$dst" ;;
+	nbdkit)	kill -KILL "$(receiver_child nbdkit)" ;;
+	src)	kill -KILL "$src" ;;
+	dst)	kill -KILL "$there" ;;
+	esac
+	touch go
+	go_on
+}
+
 # Here, and nothing of it there: neither QEMU nor slot.
 guest_here()
 {

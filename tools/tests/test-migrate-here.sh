@@ -456,13 +456,7 @@ case_slot_killed()
 		start_alone && wait_on 1 --fail "$phase:slow" && to_slot &&
 			await "$tool" is_slow_at "$phase" ;;
 	esac || return 1
-	case $victim in
-	tool)	kill -KILL "$tool" ;;
-	src)	kill -KILL "$src" ;;
-	dst)	kill -KILL "$there" ;;
-	esac
-	touch go
-	go_on
+	kill_victim "$victim"
 	ends "$status" && guest_is "$where"
 }
 

@@ -555,15 +555,7 @@ case_killed()
 		migrate
 		await "$tool" is_slow_at "$phase" || return "$ret"
 	fi
-	case $victim in
-	tool)	kill -KILL "$tool" ;;
-	receive) kill -KILL "$dst" ;;
-	nbdkit)	kill -KILL "$(receiver_child nbdkit)" ;;
-	src)	kill -KILL "$src" ;;
-	dst)	kill -KILL "$there" ;;
-	esac
-	touch go
-	go_on
+	kill_victim "$victim"
 	ends "$status" && guest_is "$where"
 }
 
