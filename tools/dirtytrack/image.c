@@ -113,6 +113,8 @@ int image_open(struct image *img, const char *path)
 	int ret;
 
 	memset(img, 0, sizeof(*img));
+	/* It has the one name, also for messages: an abort leaves it. */
+	img->named = true;
 	img->fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (img->fd < 0 || fstat(img->fd, &st) < 0) {
 		ret = -errno;
@@ -126,8 +128,6 @@ int image_open(struct image *img, const char *path)
 		goto fail;
 	}
 	img->npages = st.st_size / DTRACK_PAGE_SIZE;
-	/* It has the one name, also for messages. */
-	img->named = true;
 	ret = -ENOMEM;
 	img->path = strdup(path);
 	img->partial = strdup(path);
