@@ -66,6 +66,7 @@ static_assert(sizeof(struct dirtytrack_ring_control) == 24);
  * @min: of its struct in the first version
  * @flags: the flags that exist
  * @out_fd: offset of the field that gets a new fd, 0 for none
+ * @writes: of a slot: it takes an fd that is open for writing
  * @locked: of a log: its lock is held over @call, the copying out of its result, and
  *	@undo, so that no other harvest of the log comes between
  * @call: does it; @file gets the file for the new fd
@@ -78,6 +79,7 @@ struct dt_ioctl {
 	u32 min;
 	u32 flags;
 	u32 out_fd;
+	bool writes;
 	bool locked;
 	int (*call)(struct file *on, union dt_arg *arg, struct file **file);
 	void (*undo)(struct file *on, union dt_arg *arg);
@@ -178,24 +180,17 @@ static int dt_ioctl_log_create(struct file *on, union dt_arg *arg, struct file *
 {
 	struct dirtytrack_log_create *create = &arg->log_create;
 
-	/* A log slows writers down: it is for who may write. */
-	if (!(on->f_mode & FMODE_WRITE))
-		return -EBADF;
 	*file = dt_log_create(dt_file_slot(on), create->flags, create->ring_entries);
 	return PTR_ERR_OR_ZERO(*file);
 }
 
 static int dt_ioctl_release(struct file *on, union dt_arg *arg, struct file **file)
 {
-	if (!(on->f_mode & FMODE_WRITE))
-		return -EBADF;
 	return dt_release_ranges(dt_file_slot(on), NULL, &arg->release);
 }
 
 static int dt_ioctl_populate(struct file *on, union dt_arg *arg, struct file **file)
 {
-	if (!(on->f_mode & FMODE_WRITE))
-		return -EBADF;
 	if (arg->populate.reserved)
 		return -EOPNOTSUPP;
 	return dt_populate_ranges(dt_file_slot(on), &arg->populate);
@@ -204,14 +199,15 @@ static int dt_ioctl_populate(struct file *on, union dt_arg *arg, struct file **f
 static const struct dt_ioctl dt_slot_ioctls[] = {
 	DT_IOCTL(DIRTYTRACK_SLOT_INFO, dirtytrack_slot_info, out_protects,
 		 dt_ioctl_slot_info),
+	/* A log slows writers down: it is for who may write. */
 	DT_IOCTL(DIRTYTRACK_LOG_CREATE, dirtytrack_log_create, ring_entries,
-		 dt_ioctl_log_create,
+		 dt_ioctl_log_create, .writes = true,
 		 .flags = DIRTYTRACK_LOG_ALL_SET | DIRTYTRACK_LOG_MAY_RELEASE,
 		 .out_fd = offsetof(struct dirtytrack_log_create, out_fd)),
 	DT_IOCTL(DIRTYTRACK_SLOT_RELEASE, dirtytrack_release, out_unmaps,
-		 dt_ioctl_release),
+		 dt_ioctl_release, .writes = true),
 	DT_IOCTL(DIRTYTRACK_SLOT_POPULATE, dirtytrack_populate, reserved,
-		 dt_ioctl_populate),
+		 dt_ioctl_populate, .writes = true),
 };
 
 /* A log ------------------------------------------------------------------------ */
@@ -340,6 +336,8 @@ static int dt_ioctl_run(const struct dt_ioctl *ioctl, struct file *on, void __us
 		return err;
 	if (arg.flags & ~ioctl->flags)
 		return -EOPNOTSUPP;
+	if (ioctl->writes && !(on->f_mode & FMODE_WRITE))
+		return -EBADF;
 	/*
 	 * Nothing is taken or made whose result cannot be told: find out now if
 	 * the struct can be written, by writing what it has.

@@ -237,7 +237,7 @@ static u64 dt_release_select(struct dt_release *r, u64 first, u64 end)
  *
  * Context: @log's lock held, so that no harvest of it has taken what it has not
  * delivered yet; takes the invalidate_lock.
- * Return: 0; EINVAL, EOVERFLOW, EFAULT, EINTR as in the uapi header.
+ * Return: 0; EINVAL, EOVERFLOW, EFAULT as in the uapi header.
  */
 int dt_release_ranges(struct dt_slot *slot, struct dt_log *log,
 		      struct dirtytrack_release *arg)
@@ -347,7 +347,7 @@ static int dt_populate_word(struct dt_slot *slot, u64 *next, u64 end, int node, 
  * @arg: the ioctl's argument; gets the out_ fields
  *
  * Context: takes the invalidate_lock shared.
- * Return: 0; EINVAL, EOVERFLOW, EFAULT, ENOSPC, ENOMEM, EINTR as in the uapi header.
+ * Return: 0; EINVAL, EOVERFLOW, EFAULT, ENOSPC, ENOMEM as in the uapi header.
  */
 int dt_populate_ranges(struct dt_slot *slot, struct dirtytrack_populate *arg)
 {
