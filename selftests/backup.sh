@@ -38,7 +38,7 @@ start_writer()
 	"$dirtytrack" run --slot vm=8M -- "$writer" "{vm}" 1536 500 ready &
 	pid=$!
 	pids+=("$pid")
-	wait_for 60 test -e ready || return 1
+	wait_for test -e ready || return 1
 	for memory in /proc/"$pid"/fd/*; do
 		[ "$(readlink "$memory")" != /dirtytrack:vm ] || return 0
 	done
@@ -88,11 +88,11 @@ versions_beside_others()
 	"$dirtytrack" rate vm --interval 1 --count 1000000 --json >rates &
 	monitor=$!
 	pids+=("$job" "$monitor")
-	within 100 "$dirtytrack" copy vm image --verify --pause-cmd "sh pause $pid" \
+	within "$dirtytrack" copy vm image --verify --pause-cmd "sh pause $pid" \
 		--resume-cmd "sh resume $pid" >copy.out 2>copy.err ||
 		{ note "$(cat copy.err)"; return 1; }
 	wait "$job" || { note "$(cat err rows)"; return 1; }
-	wait_for 60 monitor_saw 50 && kill "$monitor"
+	wait_for monitor_saw 50 && kill "$monitor"
 }
 
 # monitor_saw PAGES: as many, or more.
@@ -150,9 +150,9 @@ killed()
 	(backup --interval 1) >rows.killed 2>err &
 	job=$!
 	pids+=("$job")
-	wait_for 60 is_there "out/vm.$versions.qcow2" && wait_for 60 is_there out/vm.partial &&
-		kill -KILL "$job" && wait_for 20 is_clean && wait_for 20 no_logs &&
-		versions_are_the_memory && wait_for 20 has_written
+	wait_for is_there "out/vm.$versions.qcow2" && wait_for is_there out/vm.partial &&
+		kill -KILL "$job" && wait_for is_clean && wait_for no_logs &&
+		versions_are_the_memory && wait_for has_written
 }
 
 plan 7

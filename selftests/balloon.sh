@@ -89,7 +89,7 @@ has_ticked()
 # It goes on working, and no page is bad.
 is_well()
 {
-	wait_for 60 has_ticked $(($(tick 2) + 3)) && [ "$(tick 8)" = 0 ] &&
+	wait_for has_ticked $(($(tick 2) + 3)) && [ "$(tick 8)" = 0 ] &&
 		! grep -q 'spare memory is bad' console
 }
 
@@ -121,7 +121,7 @@ near()
 {
 	local status=0
 
-	wait_for 30 is_near "$1" "$2" || status=1
+	wait_for is_near "$1" "$2" || status=1
 	note "slot $1 has $(resident "$1") pages, wanted are $2"
 	return "$status"
 }
@@ -150,7 +150,7 @@ balloon()
 {
 	local bytes=$(($1 << 20))
 
-	ask balloon "{\"value\": $bytes}" .return >/dev/null && wait_for 60 balloon_is "$bytes"
+	ask balloon "{\"value\": $bytes}" .return >/dev/null && wait_for balloon_is "$bytes"
 }
 
 inflates()
@@ -174,7 +174,7 @@ copies_what_is_there()
 	local before sent
 
 	before=$(resident ram)
-	within 100 "$dirtytrack" copy --qmp qmp --verify --json ram image >copy.out 2>copy.err ||
+	within "$dirtytrack" copy --qmp qmp --verify --json ram image >copy.out 2>copy.err ||
 		{ note "$(cat copy.err)"; return 1; }
 	sent=$(jq -s 'map(select(.event == "round")) | .[0].written / 4096' copy.out)
 	note "$before pages have memory, $(resident ram) after the copy, whose first round sent $sent"
@@ -187,7 +187,7 @@ copies_what_is_there()
 # What it leaves zero goes back first: then what has memory is what has content.
 zeros_go()
 {
-	within 100 "$dirtytrack" release ram --zero --json >zero.out 2>&1 || { note "$(cat zero.out)"; return 1; }
+	within "$dirtytrack" release ram --zero --json >zero.out 2>&1 || { note "$(cat zero.out)"; return 1; }
 	before=$(resident ram)
 	[ "$before" -gt $((pages / 10)) ] && [ "$before" -le $(($1 * 256 + slack)) ]
 }
@@ -210,14 +210,14 @@ moves()
 	RAM=there RECEIVE="--listen unix:$dir/socket --timeout 120" "$demo/start-guest" there \
 		-device virtio-balloon-pci >there.out 2>&1 &
 	new=$!
-	wait_for 120 is_waiting && written=$(tick 4) &&
-		within 200 "$dirtytrack" migrate --qmp qmp --answer 120 --downtime 2000 --verify \
+	wait_for is_waiting && written=$(tick 4) &&
+		within "$dirtytrack" migrate --qmp qmp --answer 120 --downtime 2000 --verify \
 			--json ram=there "nbd+unix:///?socket=$dir/socket" >migrate.out 2>migrate.err &&
-		wait_for 60 eval '! kill -0 "$vm" 2>/dev/null' ||
+		wait_for eval '! kill -0 "$vm" 2>/dev/null' ||
 		{ note "$(cat there.out migrate.???)"; stop_new; return 1; }
 	vm=$new new=''
 	cd there
-	wait_for 60 has_ticked 1
+	wait_for has_ticked 1
 }
 
 # rounds FILTER: what the filter makes of them
@@ -271,7 +271,7 @@ follows_spare()
 {
 	local end=$((SECONDS + 120 * ${DIRTYTRACK_SLOW:-1})) low high
 
-	wait_for 60 eval '[ "$(used)" -ge 1 ]' && watch_spare "$end" && watch_spare "$end" &&
+	wait_for eval '[ "$(used)" -ge 1 ]' && watch_spare "$end" && watch_spare "$end" &&
 		[ $((high - low)) -ge $((spare * 256 / 2)) ]
 }
 
@@ -285,7 +285,7 @@ hot_is()
 hot()
 {
 	ask qom-set "{\"path\": \"vmem\", \"property\": \"requested-size\", \"value\": $1}" \
-		.return >/dev/null && wait_for 60 hot_is "$1"
+		.return >/dev/null && wait_for hot_is "$1"
 }
 
 plugs()

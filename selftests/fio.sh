@@ -79,7 +79,7 @@ EOS
 
 verify_image()
 {
-	within 60 fio "${job[@]}" --ioengine=psync --verify_only \
+	within fio "${job[@]}" --ioengine=psync --verify_only \
 		"--filename=$1" > verify.out 2>&1
 }
 
@@ -93,7 +93,7 @@ verify_notices()
 
 fio_is_fine()
 {
-	wait_for 90 test -e fio.status && [ "$(cat fio.status)" = 0 ]
+	wait_for test -e fio.status && [ "$(cat fio.status)" = 0 ]
 }
 
 # Since the slot was filled: what is not noise is from fio.
@@ -107,7 +107,7 @@ fio_still_writes()
 	local before
 
 	before=$(watched)
-	wait_for 20 eval "[ \$(watched) -gt $((before + 1000)) ]"
+	wait_for eval "[ \$(watched) -gt $((before + 1000)) ]"
 }
 
 # Pages that the watcher saw become dirty, one counted as often as it did.
@@ -118,7 +118,7 @@ watched()
 
 copy_paused()
 {
-	within 60 "$dirtytrack" copy --pid "$(cat endless.pid)" --verify fio image.early \
+	within "$dirtytrack" copy --pid "$(cat endless.pid)" --verify fio image.early \
 		> early.out 2>&1
 }
 
@@ -140,8 +140,8 @@ head -c $((mib << 20)) /dev/urandom > noise
 	"${job[@]}" --ioengine=mmap --do_verify=0 "--filename={fio}" \
 	"--rate_iops=$rate" > owner.out 2>&1 &
 owner=$!
-wait_for 30 test -e endless.pid || bail_out "fio did not start: $(cat owner.out)"
-wait_for 30 fio_has_written || bail_out "fio writes nothing: $(cat endless.out)"
+wait_for test -e endless.pid || bail_out "fio did not start: $(cat owner.out)"
+wait_for fio_has_written || bail_out "fio writes nothing: $(cat endless.out)"
 
 # One more consumer, whose harvests take write permission all the time.
 "$dirtytrack" rate --interval 0.1 fio > rate.out 2>&1 &
@@ -152,12 +152,12 @@ check "the copy says so" grep -q "^identical: $((mib * 256)) pages" early.out
 check "fio writes on after it" fio_still_writes
 
 touch next
-wait_for 30 test -e fio.pid || bail_out "fio did not start again: $(cat owner.out)"
-wait_for 30 fio_has_written || bail_out "fio writes nothing: $(cat fio.out)"
+wait_for test -e fio.pid || bail_out "fio did not start again: $(cat owner.out)"
+wait_for fio_has_written || bail_out "fio writes nothing: $(cat fio.out)"
 
 # Started while fio writes, ends when fio has ended: what it has of the pages that
 # it copied first must have been brought up to date.
-within 120 "$dirtytrack" copy --verify --downtime 0 --resume-cmd true \
+within "$dirtytrack" copy --verify --downtime 0 --resume-cmd true \
 	--pause-cmd 'until [ -e fio.status ]; do sleep 0.1; done' \
 	fio image > copy.out 2>&1 &
 copy=$!

@@ -36,7 +36,7 @@ begins()
 
 	for try in 1 2; do
 		"$@"
-		wait_for 150 ended_or_ticks "$console" || return 1
+		wait_for ended_or_ticks "$console" || return 1
 		! kill -0 "$vm" 2>/dev/null || return 0
 		[ ! -s "$console" ] || return 1
 		note "guest $try ended before its kernel said a word"

@@ -9,15 +9,17 @@
 #	skip_all WHY				nothing can be tested here
 #	finish					totals, and the exit status
 #
-# What is waited for at most is multiplied by DIRTYTRACK_SLOW, for slow kernels; and it is two
-# minutes at least, for a machine that has other things to do:
+# So long at most, for a machine that has other things to do, and longer with
+# DIRTYTRACK_SLOW, for slow kernels:
 #
-#	wait_for SECONDS COMMAND [ARGUMENT...]	until it succeeds
-#	within SECONDS COMMAND [ARGUMENT...]	ends it, if it does not
+#	wait_for COMMAND [ARGUMENT...]		until it succeeds
+#	within COMMAND [ARGUMENT...]		ends it, if it does not
 
 KSFT_PASS=0
 KSFT_FAIL=1
 KSFT_SKIP=4
+
+patience=$((200 * ${DIRTYTRACK_SLOW:-1}))
 
 ktap_planned=0
 ktap_number=0
@@ -77,17 +79,10 @@ finish()
 	exit $KSFT_PASS
 }
 
-# patience SECONDS
-patience()
-{
-	echo $((($1 > 120 ? $1 : 120) * ${DIRTYTRACK_SLOW:-1}))
-}
-
 wait_for()
 {
-	local end=$((SECONDS + $(patience "$1")))
+	local end=$((SECONDS + patience))
 
-	shift
 	until "$@"; do
 		[ $SECONDS -lt $end ] || return 1
 		sleep 0.2
@@ -96,8 +91,5 @@ wait_for()
 
 within()
 {
-	local seconds=$1
-
-	shift
-	timeout "$(patience "$seconds")" "$@"
+	timeout "$patience" "$@"
 }

@@ -97,7 +97,7 @@ is_well()
 
 	status=$("$built/qmp" "vm$hop/qmp2" query-status)
 	before=$(tick 2)
-	grep -q '"running": true' <<<"$status" && wait_for 60 has_ticked $((before + 2)) &&
+	grep -q '"running": true' <<<"$status" && wait_for has_ticked $((before + 2)) &&
 		[ "$(tick 8)" = 0 ] && return
 	note "$SECONDS s: $status; tick $before, now $(console | tail -n 2)"
 	note "$(autopsy)"
@@ -150,7 +150,7 @@ waiting()
 	mkdir -p "vm$((hop + 1))"
 	receiver "$((hop + 1))" "$@" >"$said" 2>&1 &
 	new=$!
-	wait_for 60 is_waiting || { kill "$new"; return 1; }
+	wait_for is_waiting || { kill "$new"; return 1; }
 }
 
 # migrate STATUS OPTION... URI: there, which ends with that status.
@@ -159,7 +159,7 @@ migrate()
 	local want=$1 status=0
 
 	shift
-	within 150 "$DIRTYTRACK" migrate --qmp "vm$hop/qmp" --answer 60 \
+	within "$DIRTYTRACK" migrate --qmp "vm$hop/qmp" --answer 60 \
 		"ram$hop=ram$((hop + 1))" "more$hop=more$((hop + 1))" "$@" >migrate.out 2>&1 ||
 		status=$?
 	[ "$status" = "$want" ] || note "status $status, not $want: $(cat migrate.out "$said")"
@@ -171,7 +171,7 @@ has_left()
 {
 	migrate 0 --verify "$@" || return 1
 	old=$vm
-	grep -q "^identical: $pages pages" migrate.out && wait_for 20 eval "! kill -0 $old 2>/dev/null"
+	grep -q "^identical: $pages pages" migrate.out && wait_for eval "! kill -0 $old 2>/dev/null"
 }
 
 # is_moved MIGRATE_OPTION... TARGET: to the QEMU that waits.
@@ -200,7 +200,7 @@ socket="nbd+unix:///?socket=$dir/socket"
 
 without_receiver()
 {
-	! within 60 "$DIRTYTRACK" migrate --qmp vm0/qmp "nbd+unix:///?socket=$dir/none" \
+	! within "$DIRTYTRACK" migrate --qmp vm0/qmp "nbd+unix:///?socket=$dir/none" \
 		2>refused.out && is_well
 }
 
@@ -210,7 +210,7 @@ half_refused()
 	local status=0
 
 	waiting --listen "unix:$dir/socket" || return 1
-	within 60 "$DIRTYTRACK" migrate --qmp vm0/qmp ram0=ram1 "$socket" 2>refused.out || status=$?
+	within "$DIRTYTRACK" migrate --qmp vm0/qmp ram0=ram1 "$socket" 2>refused.out || status=$?
 	kill "$new"
 	wait "$new" 2>/dev/null || :
 	[ "$status" = 1 ] && grep -q "memory more: it is shared and not on one of the slots" refused.out && is_well
@@ -222,7 +222,7 @@ slow_link=(--max-bandwidth 4M --downtime 500)
 does_not_converge()
 {
 	waiting --listen "unix:$dir/socket" || return 1
-	migrate 3 "${slow_link[@]}" --timeout 5 "$socket" && wait_for 20 eval "! kill -0 $new 2>/dev/null" &&
+	migrate 3 "${slow_link[@]}" --timeout 5 "$socket" && wait_for eval "! kill -0 $new 2>/dev/null" &&
 		is_well
 }
 
@@ -260,7 +260,7 @@ to_slots()
 	machine "$((hop + 1))"
 	"$DIRTYTRACK" run "${slots[@]}" -- "${qemu[@]}" -incoming defer >"$said" 2>&1 &
 	new=$!
-	wait_for 60 has_monitor || { kill "$new"; return 1; }
+	wait_for has_monitor || { kill "$new"; return 1; }
 	is_moved --downtime 2000 --to-qmp "vm$((hop + 1))/qmp" slot:
 }
 
@@ -282,7 +282,7 @@ by_files()
 	"$DIRTYTRACK" receive "${slots[@]}" --timeout 60 --from saved -- "${qemu[@]}" \
 		-incoming defer >"$said" 2>&1 &
 	new=$!
-	wait_for 60 runs_again || { kill "$new"; return 1; }
+	wait_for runs_again || { kill "$new"; return 1; }
 	vm=$new
 	hop=$((hop + 1))
 	rm -r saved

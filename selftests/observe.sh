@@ -35,7 +35,7 @@ workload()
 	dirtytrack run --slot observed=1M -- \
 		"$writer" '{observed}' 256 1000 "$work/ready" 2>"$work/run" &
 	pids+=($!)
-	wait_for 120 test -e "$work/ready" || { note "$(cat "$work/run")"; return 1; }
+	wait_for test -e "$work/ready" || { note "$(cat "$work/run")"; return 1; }
 	slot=$(dirtytrack info -J observed | sed -n 's/.*"id": *\([0-9]*\).*/\1/p')
 	dirtytrack rate --interval 0.2 observed >/dev/null 2>&1 &
 	pids+=($!)
@@ -60,9 +60,9 @@ bpf_for()
 	bash -c "exec $command" >"$work/bpf" 2>&1 &
 	tracer=$!
 	pids+=("$tracer")
-	wait_for 100 grep -q '^Attaching' "$work/bpf" && sleep "$3"
+	wait_for grep -q '^Attaching' "$work/bpf" && sleep "$3"
 	kill -INT $tracer
-	within 30 tail --pid=$tracer -f /dev/null
+	within tail --pid=$tracer -f /dev/null
 	grep -q -- "$2" "$work/bpf" || status=1
 	[ "$status" = 0 ] || note "$(cat "$work/bpf")"
 	return $status
@@ -87,7 +87,7 @@ by_tracefs()
 	# It reads until it is ended.
 	bash -c "exec $(example 'cat .*trace_pipe')" >"$work/pipe" &
 	pids+=($!)
-	wait_for 60 traced || status=1
+	wait_for traced || status=1
 	kill $! 2>/dev/null
 	wait $! 2>/dev/null
 	echo 0 >$tracing/events/dirtytrack/enable

@@ -71,7 +71,7 @@ starts()
 is_well()
 {
 	[ "$("$built/qmp" qmp2 query-status | grep -c '"running": true')" = 1 ] &&
-		wait_for 60 has_ticked $(($(tick 2) + 1)) && [ "$(tick 8)" = 0 ]
+		wait_for has_ticked $(($(tick 2) + 1)) && [ "$(tick 8)" = 0 ]
 }
 
 is_paused()
@@ -88,7 +88,7 @@ logs_are()
 
 copies()
 {
-	within 100 "$dirtytrack" copy --qmp qmp --verify ram image > copy.out 2>&1 &&
+	within "$dirtytrack" copy --qmp qmp --verify ram image > copy.out 2>&1 &&
 		grep -q "^identical: $pages pages" copy.out
 }
 
@@ -104,7 +104,7 @@ start_copy()
 	"$dirtytrack" copy --qmp qmp --verify ram image.cut > cut.out 2>&1 &
 	copy=$!
 	set +m
-	wait_for 20 logs_are 1
+	wait_for logs_are 1
 }
 
 # What a shell says of a command that a signal ended.
@@ -129,7 +129,7 @@ killed()
 # The pause is long: all memory is compared in it.
 killed_in_pause()
 {
-	start_copy && wait_for 60 is_paused && kill -KILL "$copy" && died_of 9
+	start_copy && wait_for is_paused && kill -KILL "$copy" && died_of 9
 }
 
 # ---- what is reported ----
@@ -142,7 +142,7 @@ reported()
 
 measure()
 {
-	within 150 "$built/overreport" -i 2000 -n 4 -q qmp ram > still.out 2>&1 &&
+	within "$built/overreport" -i 2000 -n 4 -q qmp ram > still.out 2>&1 &&
 		[ "$(reported still.out lost)" = 0 ]
 }
 
@@ -150,7 +150,7 @@ measure()
 # for each run of pages.
 measure_racing()
 {
-	within 150 "$built/overreport" -i 20 -r 25 -n 2 -t 20 -q qmp ram \
+	within "$built/overreport" -i 20 -r 25 -n 2 -t 20 -q qmp ram \
 		> racing.out 2>&1 &&
 		[ "$(reported racing.out lost)" = 0 ] &&
 		[ "$(reported racing.out 'harvests while working')" -ge 4 ]
@@ -180,9 +180,9 @@ check "the guest is well after it" is_well
 check "Ctrl-C ends a copy and leaves no image" interrupted
 check "the guest is well after it" is_well
 check "kill -9 ends a copy" killed
-check "tracking ends with it, and the guest is well" eval "wait_for 5 logs_are 0 && is_well"
+check "tracking ends with it, and the guest is well" eval "wait_for logs_are 0 && is_well"
 check "kill -9 ends a copy that has the guest paused" killed_in_pause
-check "the guest is resumed, and well" eval "wait_for 20 eval '! is_paused' && is_well"
+check "the guest is resumed, and well" eval "wait_for eval '! is_paused' && is_well"
 
 check "tracking is off at the end" logs_are 0
 

@@ -67,7 +67,7 @@ starts()
 		'yes data | head -c 8M | dd of="$1" bs=64k iflag=fullblock conv=notrunc status=none;
 		 exec sleep 100000' sh "{vm}" >/dev/null 2>&1 &
 	holder=$!
-	wait_for 60 eval '[ "$(resident 2>/dev/null)" = 2048 ]'
+	wait_for eval '[ "$(resident 2>/dev/null)" = 2048 ]'
 }
 
 slot_path()
@@ -107,8 +107,8 @@ logged_as_hole()
 
 	"$dirtytrack" log vm --interval 0.5 --count 1000 --json >log.out &
 	log=$!
-	wait_for 20 eval '[ "$("$dirtytrack" info vm --json | jq .logs)" = 1 ]' &&
-		release 100-109 200 && wait_for 20 grep -q '"first"' log.out
+	wait_for eval '[ "$("$dirtytrack" info vm --json | jq .logs)" = 1 ]' &&
+		release 100-109 200 && wait_for grep -q '"first"' log.out
 	kill "$log" && ! wait "$log" &&
 		is ranges "$(jq -cs '[.[].ranges[] | [.first, .pages, .state]]' log.out)" \
 			'[[100,10,"hole"],[200,1,"hole"]]'
@@ -172,7 +172,7 @@ writer_starts()
 	rm -f ready
 	"$dirtytrack" run --slot vm=16M -- "$writer" "{vm}" "$npages" "$dir/ready" >writer.out 2>&1 &
 	holder=$!
-	wait_for 60 test -e ready
+	wait_for test -e ready
 }
 
 trimmer_runs()
@@ -181,7 +181,7 @@ trimmer_runs()
 	env --default-signal=INT "$dirtytrack" release vm --zero --watch 0.05 --json \
 		>trim.out 2>trim.err &
 	trimmer=$!
-	wait_for 120 eval '[ "$(wc -l <trim.out)" -ge 20 ]'
+	wait_for eval '[ "$(wc -l <trim.out)" -ge 20 ]'
 }
 
 trimmer_ends()
@@ -203,7 +203,7 @@ writer_ends()
 {
 	local status=0
 
-	kill -TERM "$holder" && wait_for 30 grep -q '^data ' writer.out && release --zero &&
+	kill -TERM "$holder" && wait_for grep -q '^data ' writer.out && release --zero &&
 		kill -TERM "$holder" || return 1
 	wait "$holder" || status=$?
 	holder=

@@ -79,7 +79,7 @@ has_ticked()
 # It works, and finds its memory as it left it.
 is_well()
 {
-	wait_for 60 has_ticked "$1" $(($(tick "$1" 2) + 2)) && [ "$(tick "$1" 8)" = 0 ] && return
+	wait_for has_ticked "$1" $(($(tick "$1" 2) + 2)) && [ "$(tick "$1" 8)" = 0 ] && return
 	note "$(tail -n 2 "$1.console")"
 	return 1
 }
@@ -115,7 +115,7 @@ waits()
 {
 	"$DIRTYTRACK" failover --dry-run "$target" >/dev/null 2>&1
 }
-check "a secondary waits for epochs" wait_for 60 waits
+check "a secondary waits for epochs" wait_for waits
 [ "$ktap_failed" = 0 ] || bail_out "$(cat secondary.out)"
 
 slot_there()
@@ -150,7 +150,7 @@ undone()
 
 replicated()
 {
-	within 200 "$DIRTYTRACK" replicate "${options[@]}" --count "$epochs" here=there "$target" >replicate.out 2>&1 &&
+	within "$DIRTYTRACK" replicate "${options[@]}" --count "$epochs" here=there "$target" >replicate.out 2>&1 &&
 		grep -q "^$epochs epochs" replicate.out && return
 	note "$(cat replicate.out secondary.out)"
 	return 1
@@ -165,7 +165,7 @@ undone_there()
 	local before
 
 	before=$(undone)
-	scribble && within 100 "$DIRTYTRACK" replicate "${options[@]}" --count 2 here=there \
+	scribble && within "$DIRTYTRACK" replicate "${options[@]}" --count 2 here=there \
 		"$target" >replicate.out 2>&1 && [ "$(undone)" -ge $((before + 256)) ] && return
 	note "$before, $(undone) pages; $(cat replicate.out secondary.out)"
 	return 1
@@ -179,9 +179,9 @@ nbdkit_killed()
 
 	"$DIRTYTRACK" replicate "${options[@]}" --lease 10 here=there "$target" >replicate.out 2>&1 &
 	tool=$!
-	wait_for 100 epoch_is_beyond $((epochs + 4)) || return 1
+	wait_for epoch_is_beyond $((epochs + 4)) || return 1
 	pid=$(pgrep -f "^nbdkit .*slot=there:") && kill -KILL "$pid" &&
-		wait_for 100 epoch_is_beyond $((epochs + 8)) && return
+		wait_for epoch_is_beyond $((epochs + 8)) && return
 	note "$(cat replicate.out secondary.out)"
 	return 1
 }
@@ -199,7 +199,7 @@ went_on_there()
 	wait "$tool" "$vm" 2>/dev/null || :
 	tool='' vm=''
 	scribble || return 1
-	wait_for 40 goes_on_there &&
+	wait_for goes_on_there &&
 		grep -q "pages that others had written were restored" secondary.out &&
 		grep -q "memory is what the primary sent" secondary.out && return
 	note "$(cat failover.out secondary.out)"

@@ -38,7 +38,7 @@ start_writer()
 	"$dirtytrack" run --slot "$1=16M" -- "$writer" "{$1}" $npages "$2" ready &
 	pid=$!
 	pids+=("$pid")
-	wait_for 60 test -e ready
+	wait_for test -e ready
 }
 
 # Without a fork: some pauses are shorter than one.
@@ -57,7 +57,7 @@ has_written()
 # It is not stopped, and pages become dirty.
 writes()
 {
-	! is_stopped && wait_for 60 has_written || {
+	! is_stopped && wait_for has_written || {
 		note "the writer does not write"
 		return 1
 	}
@@ -76,7 +76,7 @@ no_logs()
 # What a failed copy must leave: its log is gone soon, also if somebody looked at it.
 nothing_left()
 {
-	writes && wait_for 60 no_logs && is "what is left" "$(echo image*)" 'image*'
+	writes && wait_for no_logs && is "what is left" "$(echo image*)" 'image*'
 }
 
 exits_with()
@@ -151,7 +151,7 @@ ends_with()
 
 wait_busy()
 {
-	local end=$((SECONDS + $(patience 0)))
+	local end=$((SECONDS + patience))
 
 	until "$@"; do
 		[ $SECONDS -lt $end ] || return 1
@@ -249,7 +249,7 @@ log_is_exact()
 		dd if=/dev/zero of={quiet} bs=4k seek=64 count=1 conv=notrunc status=none
 		until [ -e end ]; do sleep 0.05; done' &
 	pids+=($!)
-	wait_for 60 test -e ready || return 1
+	wait_for test -e ready || return 1
 	"$dirtytrack" log quiet -i 0.3 -c 100000 -J --peek >ranges &
 	logs=($!)
 	"$dirtytrack" log quiet -i 0.3 -c 100000 -J --peek --bitmap >words &
@@ -257,11 +257,11 @@ log_is_exact()
 	"$dirtytrack" log quiet -i 0.3 -c 100000 -J >parts &
 	logs+=($!)
 	pids+=("${logs[@]}")
-	wait_for 60 three_logs || return 1
+	wait_for three_logs || return 1
 	touch go
-	wait_for 60 four_pages ranges '.[-1].dirty' &&
-		wait_for 60 four_pages words '.[-1].dirty' &&
-		wait_for 60 four_pages parts 'map(.dirty) | add' || return 1
+	wait_for four_pages ranges '.[-1].dirty' &&
+		wait_for four_pages words '.[-1].dirty' &&
+		wait_for four_pages parts 'map(.dirty) | add' || return 1
 	kill "${logs[@]}"
 	quietly wait "${logs[@]}" || :
 	touch end
@@ -302,7 +302,7 @@ all_set_is_what_is_resident()
 # for a while nothing at all.
 rate_is_plausible()
 {
-	wait_for 60 rate_is_measured && "$dirtytrack" rate vm -i 0.2 -c 1 | grep -q 'PAGES/S'
+	wait_for rate_is_measured && "$dirtytrack" rate vm -i 0.2 -c 1 | grep -q 'PAGES/S'
 }
 
 rate_is_measured()
@@ -336,18 +336,18 @@ follow_is_exact()
 		dd if=/dev/zero of={quiet} bs=4k seek=6 count=1 conv=notrunc status=none
 		until [ -e end ]; do sleep 0.05; done' &
 	pids+=($!)
-	wait_for 60 test -e ready || return 1
+	wait_for test -e ready || return 1
 	"$dirtytrack" log quiet --follow --json >followed &
 	follower=$!
 	pids+=("$follower")
-	wait_for 60 one_log || return 1
+	wait_for one_log || return 1
 	touch go
-	wait_for 60 follows 0 '[5,6,7,64]' || return 1
+	wait_for follows 0 '[5,6,7,64]' || return 1
 	# What was reported is protected again: the next write is told, too.
 	sleep 0.5
 	lines=$(wc -l <followed)
 	touch again
-	wait_for 60 follows "$lines" '[6]' || return 1
+	wait_for follows "$lines" '[6]' || return 1
 	kill "$follower"
 	quietly wait "$follower" || :
 	touch end
@@ -405,7 +405,7 @@ limit_is_measured()
 # While the command is there; a slow machine writes less than that anyway.
 limit_holds()
 {
-	wait_for 60 limit_is_measured || return 1
+	wait_for limit_is_measured || return 1
 	is limit "$(jq -s '.[-1].limit' out)" 200 &&
 	[ "$(jq -s 'map(.throttles) | add' out)" -gt 0 ] &&
 	[ "$("$dirtytrack" info vm -J | jq '.throttled > 0')" = true ] &&
@@ -557,7 +557,7 @@ is_running()
 killed_while_paused()
 {
 	cut_short KILL is_stopped -- --pid "$pid" --verify || return 1
-	wait_for 10 is_running && writes && wait_for 60 no_logs && [ ! -e image ] &&
+	wait_for is_running && writes && wait_for no_logs && [ ! -e image ] &&
 	exits_with 0 "$dirtytrack" copy vm image --pid "$pid" --verify &&
 	[ ! -e image.partial ] && rm image
 }
@@ -617,7 +617,7 @@ start_qemu()
 		-qmp unix:qmp,server=on,wait=off &
 	qemu=$!
 	pids+=("$qemu")
-	wait_for 60 test -S qmp
+	wait_for test -S qmp
 }
 
 copy_by_qmp()
@@ -674,7 +674,7 @@ slot_ends_with_its_users()
 {
 	kill -KILL "$pid"
 	quietly wait "$pid" || :
-	wait_for 10 no_slots && [ -z "$("$dirtytrack" list)" ]
+	wait_for no_slots && [ -z "$("$dirtytrack" list)" ]
 }
 
 plan 40
