@@ -88,7 +88,7 @@ bench-migrate: qemu10
 bench-migrate: OPTIONS = $$([ ! -x $(QEMU10) ] || echo --qemu10 $(QEMU10))
 
 qemu10: $(if $(HERE),tools,vm-ready)
-	@[ -x $(QEMU10) ] || tools/vm/setup qemu10 || echo 'no QEMU 10: measured without'
+	@[ -x $(QEMU10) ] || tools/vm/setup host || echo 'no QEMU 10: measured without'
 
 bench-migrate bench-replicate: $(if $(HERE),tools,vm-ready)
 	@$(MAKE) --no-print-directory -C tools bench

@@ -8,6 +8,11 @@ VM_TOP=$(cd "$VM_TOOLS/../.." && pwd)
 # Another tree's, if it is a link: kernels remember where they were unpacked.
 VM_BUILD=$(readlink -m "$VM_TOP/build/vm")
 
+# The emulator of the test host: a newer one than the machine's, if it has been unpacked.
+# QEMU 7.2 gives a guest in the guest a triple fault now and then.
+VM_QEMU=$VM_BUILD/qemu10/qemu-system-x86_64
+[ -s "$VM_BUILD/qemu10/release" ] || VM_QEMU=qemu-system-x86_64
+
 # Exit status of tools/vm/run for everything that is not the command's own.
 VM_FAILED=125
 
