@@ -116,6 +116,7 @@ static int logs_show(struct seq_file *m, void *v)
 			   log->id, info.out_dirty, dt_log_pending(log),
 			   info.out_harvests, info.out_reported, log->overreports,
 			   log->ring.nr, info.out_overflows, info.out_rate);
+		cond_resched();
 	}
 	mutex_unlock(&slot->lock);
 	return 0;

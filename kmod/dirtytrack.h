@@ -299,6 +299,7 @@ void dt_pages_remove(struct dt_slot *slot, u64 word, u64 bits, struct list_head 
 void dt_pages_trim(struct dt_slot *slot, pgoff_t pgoff);
 
 /* file.c */
+struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc);
 ssize_t dt_file_read_iter(struct kiocb *iocb, struct iov_iter *to);
 ssize_t dt_file_write_iter(struct kiocb *iocb, struct iov_iter *from);
 loff_t dt_file_llseek(struct file *file, loff_t offset, int whence);

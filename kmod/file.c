@@ -12,11 +12,17 @@
 
 #include "dirtytrack.h"
 
-/*
- * The page with a reference for the caller; NULL for a hole, which @alloc gives memory
- * or else ENOSPC, ENOMEM; EIO if it is broken.
+/**
+ * dt_page_hold - get a page for a copy by the kernel
+ * @slot: the slot
+ * @pgoff: its offset, inside the slot
+ * @alloc: give memory to a hole
+ *
+ * Context: takes the invalidate_lock shared.
+ * Return: the page, with a reference for the caller; NULL for a hole; EIO if it is broken,
+ * ENOSPC over the bound for all slots, ENOMEM.
  */
-static struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc)
+struct page *dt_page_hold(struct dt_slot *slot, pgoff_t pgoff, bool alloc)
 {
 	struct page *page;
 

@@ -43,10 +43,15 @@ void dt_limit_init(struct dt_limit *limit)
 	init_waitqueue_head(&limit->wait);
 }
 
-/* Is the page writable already, and so paid for? */
+/*
+ * Is the page writable already, and so paid for?  One that was released is open for a
+ * collect to look, and not yet written: it counts until it was collected.
+ */
 static bool dt_limit_open(struct dt_slot *slot, pgoff_t pgoff)
 {
-	return dt_bitmap_test(&slot->open, pgoff);
+	return dt_bitmap_test(&slot->open, pgoff) &&
+	       !(READ_ONCE(slot->released[pgoff / DT_WORD_BITS]) >>
+		 pgoff % DT_WORD_BITS & 1);
 }
 
 /* How far apart turns are; there must be a limit. */

@@ -210,10 +210,11 @@ pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident)
 {
 	while (pgoff < slot->npages) {
 		struct dt_chunk *chunk = dt_chunk_of(slot, pgoff);
-		int full = resident ? 0 : DT_CHUNK_PAGES;
 
+		/* A page is there before it is counted. */
 		if (!(pgoff % DT_CHUNK_PAGES) &&
-		    atomic_read(&chunk->resident) == full) {
+		    (resident ? !READ_ONCE(chunk->pages) :
+				atomic_read(&chunk->resident) == DT_CHUNK_PAGES)) {
 			pgoff += DT_CHUNK_PAGES;
 			cond_resched();
 			continue;
@@ -230,12 +231,13 @@ pgoff_t dt_pages_seek(struct dt_slot *slot, pgoff_t pgoff, bool resident)
  * @slot: the slot
  * @pgoff: a page of the chunk
  *
- * Context: invalidate_lock held.
- * Return: true if none of its pages has.
+ * Not by its count: a page can be found, and written to, before it is counted.
+ *
+ * Return: true if none of its pages had at the time of the call.
  */
 bool dt_chunk_empty(struct dt_slot *slot, pgoff_t pgoff)
 {
-	return !atomic_read(&dt_chunk_of(slot, pgoff)->resident);
+	return !READ_ONCE(dt_chunk_of(slot, pgoff)->pages);
 }
 
 /**

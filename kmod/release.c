@@ -279,23 +279,29 @@ static int dt_release(struct dt_slot *slot, pgoff_t first, pgoff_t end)
 	return 0;
 }
 
-/* Zeroes a part of a page; a hole is zero already. */
-static void dt_zero(struct dt_slot *slot, loff_t offset, loff_t end)
+/* Zeroes a part of a page, as a pwrite() would; a hole is zero already. */
+static int dt_zero(struct dt_slot *slot, loff_t offset, loff_t end)
 {
 	pgoff_t pgoff = offset >> PAGE_SHIFT;
 	struct page *page;
+	int err;
 
 	if (offset >= end)
-		return;
-	filemap_invalidate_lock_shared(slot->inode.i_mapping);
-	page = dt_page_find(slot, pgoff);
-	if (page) {
-		get_page(page);
-		memset(page_address(page) + offset_in_page(offset), 0, end - offset);
-		dt_mark_written(slot, pgoff, page);
-		put_page(page);
-	}
-	filemap_invalidate_unlock_shared(slot->inode.i_mapping);
+		return 0;
+	page = dt_page_hold(slot, pgoff, false);
+	if (IS_ERR_OR_NULL(page))
+		return PTR_ERR_OR_ZERO(page);
+	put_page(page);			/* nobody waits while he holds it */
+	err = dt_limit_write(slot, pgoff);
+	if (err)
+		return err;
+	page = dt_page_hold(slot, pgoff, false);
+	if (IS_ERR_OR_NULL(page))
+		return PTR_ERR_OR_ZERO(page);
+	memset(page_address(page) + offset_in_page(offset), 0, end - offset);
+	dt_mark_written(slot, pgoff, page);
+	put_page(page);
+	return 0;
 }
 
 static long dt_punch(struct dt_slot *slot, loff_t offset, loff_t len)
@@ -303,13 +309,16 @@ static long dt_punch(struct dt_slot *slot, loff_t offset, loff_t len)
 	loff_t end = min(offset + len, i_size_read(&slot->inode));
 	loff_t first = round_up(offset, PAGE_SIZE);	/* whole pages */
 	loff_t last = round_down(end, PAGE_SIZE);
+	int err;
 
 	if (offset >= end)
 		return 0;
-	dt_zero(slot, offset, min(end, first));
-	if (first > last)
-		return 0;			/* within one page */
-	dt_zero(slot, last, end);
+	err = dt_zero(slot, offset, min(end, first));
+	if (err || first > last)
+		return err;			/* within one page */
+	err = dt_zero(slot, last, end);
+	if (err)
+		return err;
 	return dt_release(slot, first >> PAGE_SHIFT, last >> PAGE_SHIFT);
 }
 
@@ -398,7 +407,7 @@ static long dt_populate(struct dt_slot *slot, loff_t offset, loff_t len)
  * @len: in bytes; pages that a release covers in part are zeroed there
  *
  * Return: 0; EOPNOTSUPP (other modes), EPERM (beyond the end), ENOSPC (over the bound
- * for all slots), EINTR, ENOMEM.
+ * for all slots), EIO (a part of a broken page), EINTR, ENOMEM.
  */
 long dt_file_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 {

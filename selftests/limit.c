@@ -445,6 +445,57 @@ TEST_F(limit, counts_pages)
 	}
 }
 
+/* What was released is open, for a collect to look, but was not written. */
+TEST_F(limit, released_pages_count)
+{
+	const enum way ways[] = { STORE, PWRITE };
+	const __u64 npages = 12;
+
+	for (int i = 0; i < 2; i++) {
+		struct writer w = { .way = ways[i], .slot = self->l.slot, .mem = self->l.mem };
+		double start;
+
+		test_limit(self->l.log, 0);
+		for (__u64 n = 0; n < npages; n++)
+			page_write(self->l.mem, n, 1);
+		test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
+		test_limit(self->l.log, 20);
+		ASSERT_EQ(0, fallocate(self->l.slot, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				       0, npages * PAGE_SIZE));
+		start = now();
+		for (__u64 n = 0; n < npages; n++)
+			write_page(&w, n, 2);
+		/* Two of them are what 100 ms forgive. */
+		EXPECT_LT((npages - 3) / 20.0, now() - start);
+	}
+}
+
+/* Punching a part of a page writes to it, and writes nothing where there is none. */
+TEST_F(limit, punched_parts_count)
+{
+	const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	const __u64 npages = 12;
+	double start;
+
+	for (__u64 n = 0; n < npages; n++)
+		page_write(self->l.mem, n, 1);
+	test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
+	ASSERT_EQ(0, fallocate(self->l.slot, punch, npages * PAGE_SIZE,
+			       (NPAGES - npages) * PAGE_SIZE));
+	test_harvest_all(self->l.log, 0, 0, NPAGES, self->l.got, 0);
+	test_limit(self->l.log, 20);
+	start = now();
+	for (__u64 n = 0; n < npages; n++)
+		ASSERT_EQ(0, fallocate(self->l.slot, punch, n * PAGE_SIZE + 8, 1));
+	EXPECT_LT((npages - 3) / 20.0, now() - start);
+
+	test_limit(self->l.log, 1);
+	start = now();
+	for (__u64 n = npages; n < 2 * npages; n++)
+		ASSERT_EQ(0, fallocate(self->l.slot, punch, n * PAGE_SIZE + 8, 1));
+	EXPECT_GT(npages / 2, now() - start);
+}
+
 /* Who did not write for a while cannot make up for it: 100 ms are forgiven. */
 TEST_F_TIMEOUT(limit, unused_is_forfeited, 300)
 {

@@ -973,6 +973,33 @@ TEST_F(file, beyond_the_end)
 	EXPECT_EQ(1, test_resident(self->slot));
 }
 
+/* Memory that broke is given to nobody, and goes with its page. */
+TEST_F(file, broken_memory)
+{
+	char *map = test_map(self->slot, 0, NPAGES), *other;
+
+	memset(map, 1, SIZE);
+	/* The kernel knows no such pages, and says so: EBUSY. */
+	if (madvise(map + 5 * PAGE_SIZE, PAGE_SIZE, MADV_HWPOISON) && errno == EINVAL)
+		SKIP(return, "a kernel without memory failures");
+	EXPECT_ERRNO(EIO, pread(self->slot, self->buf, 8, 5 * PAGE_SIZE));
+	EXPECT_ERRNO(EIO, pwrite(self->slot, self->buf, 8, 5 * PAGE_SIZE));
+	EXPECT_ERRNO(EIO, fallocate(self->slot, PUNCH, 5 * PAGE_SIZE + 8, 8));
+	EXPECT_ERRNO(EIO, fallocate(self->slot, PUNCH, 4 * PAGE_SIZE, PAGE_SIZE + 8));
+	/* What comes before it is read. */
+	EXPECT_EQ(2 * PAGE_SIZE, pread(self->slot, self->buf, 4 * PAGE_SIZE, 3 * PAGE_SIZE));
+	other = test_map(self->slot, 0, NPAGES);
+	EXPECT_TRUE(bus_error(page_at(other, 5), false));
+	EXPECT_FALSE(bus_error(page_at(other, 6), false));
+
+	EXPECT_EQ(0, fallocate(self->slot, PUNCH, 5 * PAGE_SIZE, PAGE_SIZE));
+	EXPECT_EQ(8, pread(self->slot, self->buf, 8, 5 * PAGE_SIZE));
+	EXPECT_FALSE(bus_error(page_at(other, 5), false));
+	EXPECT_EQ(NPAGES, test_resident(self->slot));
+	test_unmap(other, NPAGES);
+	test_unmap(map, NPAGES);
+}
+
 TEST_F(file, populate)
 {
 	char *map;

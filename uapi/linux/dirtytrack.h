@@ -715,7 +715,8 @@ struct dirtytrack_populate {
  *
  * Limits how fast the slot's pages become dirty: how many become writable in a second, or
  * are written by the kernel.  A page counts once until it is collected, so the limit
- * has an effect while some log is harvested.  The smallest limit of the slot's logs
+ * has an effect while some log is harvested; one that was released counts with each fault
+ * and call that writes to it until then.  The smallest limit of the slot's logs
  * holds; each ends with its log.
  *
  * A writer who exceeds it waits in his page fault, holding no lock, until it is his
