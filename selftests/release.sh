@@ -63,9 +63,9 @@ resident()
 
 starts()
 {
-	"$dirtytrack" run --slot vm=16M -- sh -c \
+	"$dirtytrack" run --slot vm=16M -- bash -c \
 		'yes data | head -c 8M | dd of="$1" bs=64k iflag=fullblock conv=notrunc status=none;
-		 exec sleep 100000' sh "{vm}" >/dev/null 2>&1 &
+		 exec sleep 100000' bash "{vm}" >/dev/null 2>&1 &
 	holder=$!
 	wait_for eval '[ "$(resident 2>/dev/null)" = 2048 ]'
 }
