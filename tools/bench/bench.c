@@ -257,6 +257,9 @@ static void check_names(const struct options *o)
 			break;
 	if (o->setup.pattern && i == nr_patterns)
 		quit(EXIT_USAGE, "--pattern: there is no '%s'", o->setup.pattern);
+	if (o->setup.pattern && o->setup.npages < patterns[i].least)
+		quit(EXIT_USAGE, "--pattern: %s needs %llu pages", o->setup.pattern,
+		     (unsigned long long)patterns[i].least);
 	while (names) {
 		size_t len = strcspn(names, ",");
 

@@ -336,6 +336,9 @@ static void measure_pattern(struct region *r, const struct pattern *p,
 {
 	struct tally t;
 
+	/* Its one page would be another density than it says. */
+	if (r->npages < p->least)
+		return;
 	/* Two writers on one processor are as many instructions as the scheduler likes. */
 	if (counting() && p->writers > 1)
 		return;

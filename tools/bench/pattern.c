@@ -85,19 +85,19 @@ static size_t fill_hot(uint32_t *list, uint64_t npages, uint64_t seed)
 }
 
 const struct pattern patterns[] = {
-	{ "sequential", "every page, ascending", 1, 1, "1", fill_all },
-	{ "every-4th", "every 4th page, ascending", 1, 1, NULL, fill_4th },
-	{ "every-16th", "every 16th page, ascending", 1, 1, "1/16", fill_16th },
-	{ "random-1%", "one page in 100, at random", 1, 1, NULL, fill_percent },
+	{ "sequential", "every page, ascending", 1, 1, "1", 1, fill_all },
+	{ "every-4th", "every 4th page, ascending", 1, 1, NULL, 1, fill_4th },
+	{ "every-16th", "every 16th page, ascending", 1, 1, "1/16", 16, fill_16th },
+	{ "random-1%", "one page in 100, at random", 1, 1, NULL, 1, fill_percent },
 	{ "random-single", "one page in 1024, at random: hardly ever two near each other",
-		1, 1, NULL, fill_single },
+		1, 1, NULL, 1, fill_single },
 	{ "hot-cold", "nine writes in ten to a 64th of the memory, one anywhere",
-		1, 1, NULL, fill_hot },
+		1, 1, NULL, 1, fill_hot },
 	{ "2-writers", "every page, by two writers, one the even, one the odd ones",
-		2, 1, NULL, fill_all },
-	{ "every-64th", "every 64th page", 1, 0, "1/64", fill_64th },
-	{ "every-4096th", "every 4096th page", 1, 0, "1/4096", fill_4096th },
-	{ "nothing", "no page", 1, 0, "0", fill_none },
+		2, 1, NULL, 1, fill_all },
+	{ "every-64th", "every 64th page", 1, 0, "1/64", 64, fill_64th },
+	{ "every-4096th", "every 4096th page", 1, 0, "1/4096", 4096, fill_4096th },
+	{ "nothing", "no page", 1, 0, "0", 1, fill_none },
 };
 
 const size_t nr_patterns = NELEM(patterns);

@@ -14,6 +14,7 @@
  *	@writers-th entry of the list from i on
  * @is_cost: part of the table of costs; the others are for the harvest only
  * @density: as a heading in the table of harvests; NULL if it is not there
+ * @least: pages that a region must have to be written that sparsely
  * @fill: lists the pages in @list, which has room for @npages entries; returns how
  *	many; some may be there twice
  */
@@ -23,6 +24,7 @@ struct pattern {
 	unsigned int writers;
 	int is_cost;
 	const char *density;
+	uint64_t least;
 	size_t (*fill)(uint32_t *list, uint64_t npages, uint64_t seed);
 };
 
