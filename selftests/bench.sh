@@ -60,6 +60,13 @@ replicated()
 		and .alone.median > 0 and .replicated.median > 0' "$json" >/dev/null
 }
 
+# Interrupted, it leaves no module to be in the way of the next run.
+interrupted()
+{
+	works timeout -s INT 2 "$build/tools/bench-latency" -m "$srcu" -r 99 && return 1
+	[ ! -e /sys/module/bench_srcu ]
+}
+
 # Calls of MMU notifiers were counted, or nothing was, which is no reason to skip.
 known()
 {
@@ -77,7 +84,7 @@ fewer()
 	' "$json" >/dev/null
 }
 
-plan $((${#trackers[@]} + 8))
+plan $((${#trackers[@]} + 9))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -100,6 +107,7 @@ if known; then
 else
 	check "ranges cause fewer calls of MMU notifiers # SKIP they cannot be counted here" true
 fi
+check "harvests with SRCU that are interrupted" interrupted
 check "harvests by xchg and with SRCU" works "$build/tools/bench-latency" -m "$srcu" -r 1
 if command -v python3 >/dev/null; then
 	check bench-replicate replicated

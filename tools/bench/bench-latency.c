@@ -5,11 +5,13 @@
  *     bench-latency [-j FILE] [-r RUNS] -m MODULE
  *
  * MODULE is bench_srcu.ko, which does both (srcu/bench_srcu.c); it is loaded and
- * unloaded here.  The methods take turns; each run gives percentiles of its harvests,
- * and the median of each over the runs is printed.
+ * unloaded here, also when this fails or is interrupted.  The methods take turns; each
+ * run gives percentiles of its harvests, and the median of each over the runs is printed.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,50 @@ static const double parts[] = { 0.5, 0.9, 0.99, 1 };
 /* Microseconds. */
 static double results[NR_METHODS][NR_PARTS][MAX_RUNS];
 
+static bool loaded;
+static volatile sig_atomic_t stopped;
+
+/* The files of the module must be closed.  0 or errno. */
+static int unload(void)
+{
+	int err = 0;
+
+	if (loaded && syscall(SYS_delete_module, "bench_srcu", O_NONBLOCK))
+		err = errno;
+	loaded = false;
+	return err;
+}
+
+static void unload_at_exit(void)
+{
+	int err = unload();
+
+	if (err)
+		fprintf(stderr, "bench-latency: unloading bench_srcu: %s\n", strerror(err));
+}
+
+static void stop(int sig)
+{
+	(void)sig;
+	stopped = 1;
+}
+
+static void load(const char *module)
+{
+	/* No SA_RESTART: it ends the read of a file, which is a run. */
+	const struct sigaction action = { .sa_handler = stop };
+	int fd = open(module, O_RDONLY | O_CLOEXEC);
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+		small_die(module, errno);
+	close(fd);
+	loaded = true;
+	atexit(unload_at_exit);
+}
+
 static int compare(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -45,6 +91,7 @@ static void measure(unsigned int method, unsigned int run)
 	char path[64];
 	size_t n = 0;
 	FILE *f;
+	int err;
 
 	snprintf(path, sizeof(path), DIRECTORY "%s", methods[method]);
 	f = fopen(path, "re");
@@ -53,9 +100,10 @@ static void measure(unsigned int method, unsigned int run)
 	errno = ENODATA;
 	while (n < MAX_HARVESTS && fscanf(f, "%lf", &times[n]) == 1)
 		n++;
-	if (!n)
-		small_die(path, errno);
+	err = stopped ? EINTR : errno;
 	fclose(f);
+	if (!n || stopped)
+		small_die(path, err);
 	qsort(times, n, sizeof(times[0]), compare);
 	for (unsigned int i = 0; i < NR_PARTS; i++) {
 		size_t at = n * parts[i];
@@ -78,7 +126,7 @@ int main(int argc, char **argv)
 	unsigned int runs = 5;
 	struct sheet *sheet;
 	double xchg_p99 = 0;
-	int fd;
+	int err;
 	const struct small_option options[] = {
 		{ 'j', .text = &json },
 		{ 'm', .text = &module },
@@ -88,15 +136,13 @@ int main(int argc, char **argv)
 
 	if (!small_options(argc, argv, options) || !module || !runs || runs > MAX_RUNS)
 		return small_usage("[-j FILE] [-r RUNS] -m MODULE");
-	fd = open(module, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
-		small_die(module, errno);
-	close(fd);
+	load(module);
 	for (unsigned int run = 0; run < runs; run++)
 		for (unsigned int i = 0; i < NR_METHODS; i++)
 			measure(i, run);
-	if (syscall(SYS_delete_module, "bench_srcu", O_NONBLOCK))
-		small_die("unloading bench_srcu", errno);
+	err = unload();
+	if (err)
+		small_die("unloading bench_srcu", err);
 
 	sheet = sheet_new("Latency of a harvest of a bitmap of 4 GiB, while it is written to",
 			  columns, sizeof(columns) / sizeof(columns[0]));
