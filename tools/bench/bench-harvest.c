@@ -39,6 +39,8 @@
 /* A walk of a million page-table entries takes a second when emulated. */
 #define POPULATED	(LARGE / 16)
 #define SLOW_ROUNDS	5
+/* What one page table maps. */
+#define TABLE		(2ULL << 20)
 
 static unsigned int rounds = 101;
 static double times[MAX_ROUNDS];
@@ -288,7 +290,7 @@ static double one_page_uffd(uint64_t bytes, bool beforehand, unsigned int n,
 	int uffd, memfd, pagemap;
 	double median = 0;
 	unsigned int i;
-	char *mem;
+	char *room, *mem;
 
 	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (uffd < 0)
@@ -301,9 +303,14 @@ static double one_page_uffd(uint64_t bytes, bool beforehand, unsigned int n,
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (memfd < 0 || pagemap < 0 || ftruncate(memfd, bytes))
 		die("memfd, pagemap");
-	mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-		   memfd, 0);
-	if (mem == MAP_FAILED)
+	/* From where a page table begins. */
+	room = mmap(NULL, bytes + TABLE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+	if (room == MAP_FAILED)
+		die("mmap");
+	mem = room + (-(uintptr_t)room & (TABLE - 1));
+	if (mmap(mem, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+		 memfd, 0) == MAP_FAILED)
 		die("mmap of a memfd");
 	reg.range.start = wp.range.start = (uintptr_t)mem;
 	if (ioctl(uffd, UFFDIO_REGISTER, &reg))
@@ -317,7 +324,7 @@ static double one_page_uffd(uint64_t bytes, bool beforehand, unsigned int n,
 		times[i] = pagemap_scan(pagemap, mem, bytes, false);
 	}
 	median = report(what, n);
-	munmap(mem, bytes);
+	munmap(room, bytes + TABLE);
 	close(memfd);
 	close(pagemap);
 	close(uffd);
