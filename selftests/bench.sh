@@ -60,6 +60,18 @@ replicated()
 		and .alone.median > 0 and .replicated.median > 0' "$json" >/dev/null
 }
 
+# What each is, is not looked at.
+figures()
+{
+	run dirtytrack,uffd-async-anon --json "$json"
+	ended_with 0 && jq -e '
+		any(.trackers[]; .name == "uffd-async-anon" and .missing == null) as $compared
+		| .figures | length >= (if $compared then 5 else 1 end)
+		and all(.reached == (if .at_least then .value >= .at_least
+				     else .value <= .at_most end))
+	' "$json" >/dev/null && grep -q "^FIGURE.* REACHED$" "$output"
+}
+
 # Interrupted, it leaves no module to be in the way of the next run.
 interrupted()
 {
@@ -84,7 +96,7 @@ fewer()
 	' "$json" >/dev/null
 }
 
-plan $((${#trackers[@]} + 9))
+plan $((${#trackers[@]} + 10))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -98,6 +110,7 @@ run dirtytrack --lose 2
 check "control: a page that is not reported is noticed" ended_with 3
 run dirtytrack --lose 1 --pattern nothing --sparse 0
 check "control: so it is while harvests go back to back" ended_with 3
+check "figures beside their goals" figures
 check "walks of a bitmap" works "$build/tools/bench-bitmap" -s 4 -r 1
 [ -e /sys/module/dirtytrack ] || insmod "$DIRTYTRACK_KO"
 check "syncs that are not aligned" works "$build/tools/bench-sync" -n 512 -r 1

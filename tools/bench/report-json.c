@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "bench.h"
+#include "figures.h"
 #include "pattern.h"
 #include "report.h"
 #include "report-host.h"
@@ -106,6 +107,36 @@ static struct json_object *json_series(const struct series *s)
 	return o;
 }
 
+static struct json_object *figure_number(double value)
+{
+	char digits[32];
+
+	snprintf(digits, sizeof(digits), "%.4g", value);
+	return json_object_new_double_s(value, digits);
+}
+
+static struct json_object *json_figures(void)
+{
+	struct json_object *array = json_object_new_array();
+	struct figure f;
+
+	for (size_t i = 0; i < nr_figures; i++) {
+		struct json_object *o;
+
+		if (!figure_get(i, &f))
+			continue;
+		o = json_object_new_object();
+		json_object_object_add(o, "what", text(f.what));
+		json_object_object_add(o, "unit", text(f.unit));
+		json_object_object_add(o, "value", figure_number(f.value));
+		json_object_object_add(o, f.at_least ? "at_least" : "at_most",
+				       figure_number(f.goal));
+		json_object_object_add(o, "reached", json_object_new_boolean(f.reached));
+		json_object_array_add(array, o);
+	}
+	return array;
+}
+
 void report_json(const struct report *r, const char *path)
 {
 	struct json_object *top = json_object_new_object();
@@ -119,6 +150,7 @@ void report_json(const struct report *r, const char *path)
 	json_object_object_add(top, "trackers", json_trackers(r));
 	json_object_object_add(top, "patterns", json_patterns());
 	json_object_object_add(top, "results", results);
+	json_object_object_add(top, "figures", json_figures());
 	if (json_object_to_file_ext(path, top, JSON_C_TO_STRING_PRETTY |
 				    JSON_C_TO_STRING_SPACED |
 				    JSON_C_TO_STRING_NOSLASHESCAPE))

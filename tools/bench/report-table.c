@@ -10,6 +10,7 @@
 
 #include "../dirtytrack/units.h"
 #include "bench.h"
+#include "figures.h"
 #include "pattern.h"
 #include "report.h"
 #include "report-host.h"
@@ -182,6 +183,39 @@ static void print_rest(const struct report *r)
 	print(r, r->setup->seconds ? busy : at_rest, columns, NELEM(columns));
 }
 
+static void print_figures(void)
+{
+	static const char *const columns[] = { "FIGURE", "HERE", "GOAL", "REACHED" };
+	struct libscols_table *table = scols_new_table();
+	size_t nr = 0;
+
+	for (size_t i = 0; table && i < NELEM(columns); i++)
+		scols_table_new_column(table, columns[i], 0, i ? SCOLS_FL_RIGHT : 0);
+	for (size_t i = 0; table && i < nr_figures; i++) {
+		char value[CELL], goal[CELL];
+		struct libscols_line *line;
+		struct figure f;
+
+		if (!figure_get(i, &f))
+			continue;
+		nr++;
+		snprintf(value, sizeof(value), "%.3g%s", f.value, f.unit);
+		snprintf(goal, sizeof(goal), "%s %.3g%s", f.at_least ? "≥" : "≤", f.goal,
+			 f.unit);
+		line = scols_table_new_line(table, NULL);
+		scols_line_set_data(line, 0, f.what);
+		scols_line_set_data(line, 1, value);
+		scols_line_set_data(line, 2, goal);
+		scols_line_set_data(line, 3, f.reached ? "yes" : "no");
+	}
+	if (nr) {
+		printf("\nFigures and goals: times userfaultfd-WP async and PAGEMAP_SCAN, of a memfd or\n"
+		       "of anonymous memory, whichever does better; pages reported\n");
+		scols_print_table(table);
+	}
+	scols_unref_table(table);
+}
+
 void report_tables(const struct report *r)
 {
 	char size[HUMAN_LEN];
@@ -196,6 +230,7 @@ void report_tables(const struct report *r)
 	print_patterns(r, METRIC_FAULT, "The fault alone");
 	print_densities(r);
 	print_rest(r);
+	print_figures();
 	printf("\n");
 	for (size_t i = 0; i < r->nr; i++)
 		if (r->candidates[i].missing)
