@@ -96,7 +96,7 @@ fewer()
 	' "$json" >/dev/null
 }
 
-plan $((${#trackers[@]} + 10))
+plan $((${#trackers[@]} + 11))
 for tracker in "${trackers[@]}"; do
 	run "$tracker"
 	# Status 4: this kernel does not have it.
@@ -113,6 +113,7 @@ check "control: so it is while harvests go back to back" ended_with 3
 check "figures beside their goals" figures
 check "walks of a bitmap" works "$build/tools/bench-bitmap" -s 4 -r 1
 [ -e /sys/module/dirtytrack ] || insmod "$DIRTYTRACK_KO"
+check "harvests of nothing and of one page" works "$build/tools/bench-harvest" 5
 check "syncs that are not aligned" works "$build/tools/bench-sync" -n 512 -r 1
 check "releases of 7/8" works "$build/tools/bench-release" -n 512 -r 1 -j "$json"
 if known; then
