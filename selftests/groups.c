@@ -16,12 +16,12 @@ FIXTURE(groups)
 {
 	struct tracked t;
 	bool wp;	/* pages are write-protected in place */
-	bool automatic;	/* the module decides, not its parameter */
+	char grants[16]; /* the module's parameter */
+	bool automatic;	/* it leaves the decision to the module */
 };
 
 FIXTURE_SETUP(groups)
 {
-	char mode[16] = "";
 	struct dirtytrack_info info;
 	FILE *f = fopen("/sys/module/dirtytrack/parameters/grants", "r");
 	int dev = test_device();
@@ -30,9 +30,9 @@ FIXTURE_SETUP(groups)
 	close(dev);
 	self->wp = info.out_strategy == DIRTYTRACK_STRATEGY_WP;
 	ASSERT_NE(NULL, f);
-	ASSERT_EQ(1, fscanf(f, "%15s", mode));
+	ASSERT_EQ(1, fscanf(f, "%15s", self->grants));
 	fclose(f);
-	self->automatic = !strcmp(mode, "auto");
+	self->automatic = !strcmp(self->grants, "auto");
 	tracked_open(_metadata, &self->t, NPAGES, START_RESIDENT);
 }
 
@@ -64,6 +64,45 @@ static __u64 sweep(struct __test_metadata *_metadata, struct tracked *t, __u64 s
 	t->checks = 0;
 	check(t);
 	return took;
+}
+
+/* What the parameter asks for is what a fault opens, from the first on. */
+TEST_F(groups, parameter)
+{
+	const __u64 words = NPAGES / WORD + 1, tables = NPAGES / 512 + 1;
+	struct dirtytrack_slot_info before, after;
+	__u64 granted, took;
+
+	/* One page of each word is written, until that is what the module expects. */
+	for (int round = 0; round < 4; round++)
+		sweep(_metadata, &self->t, WORD);
+	check(&self->t);
+	check(&self->t);
+	test_slot_info(self->t.slot, &before);
+	took = sweep(_metadata, &self->t, WORD);
+	test_slot_info(self->t.slot, &after);
+	granted = after.out_grants - before.out_grants;
+	EXPECT_EQ(words, took);
+	check(&self->t);
+	check(&self->t);
+
+	if (!strcmp(self->grants, "group")) {
+		/* A page that is not mapped is not opened with its neighbour. */
+		if (!self->wp)
+			return;
+		/* A fault opens what is in its page table: a word may lie in two. */
+		EXPECT_LE(NPAGES - tables * WORD, granted);
+		took = sweep(_metadata, &self->t, 1);
+		EXPECT_LE(words, took);
+		EXPECT_GE(words + tables, took);
+		return;
+	}
+	EXPECT_EQ(words, granted);
+	if (self->automatic)
+		return;
+	ASSERT_STREQ("single", self->grants);
+	for (int round = 0; round < 4; round++)
+		EXPECT_EQ(NPAGES, sweep(_metadata, &self->t, 1));
 }
 
 TEST_F(groups, dense_words_open_at_once)

@@ -993,7 +993,7 @@ TEST_F(module, unload_and_load)
 	close(dev);
 }
 
-/* The limits are those of the parameters, and what is no strategy is refused. */
+/* The limits are those of the parameters; what is no strategy or grant is refused. */
 TEST_F(module, parameters)
 {
 	const char *ko = getenv("DIRTYTRACK_KO");
@@ -1006,6 +1006,7 @@ TEST_F(module, parameters)
 	parameters(saved, sizeof(saved));
 	ASSERT_TRUE(eventually(delete_module() == 0));
 	EXPECT_ERRNO(EINVAL, load_module(ko, "strategy=nonsense"));
+	EXPECT_ERRNO(EINVAL, load_module(ko, "grants=nonsense"));
 	ASSERT_EQ(0, load_module(ko, "max_slots=3 max_logs=2 max_slot_size=16384"));
 
 	dev = test_device();
