@@ -161,12 +161,15 @@ int data_extent(int slot, uint64_t npages, uint64_t page, uint64_t *end, bool *h
 {
 	off_t pos = page * DTRACK_PAGE_SIZE, next;
 
-	next = lseek(slot, pos, SEEK_DATA);
-	if (next < 0 && errno == ENXIO)
-		next = npages * DTRACK_PAGE_SIZE;
-	*hole = next != pos;
-	if (!*hole)
-		next = lseek(slot, pos, SEEK_HOLE);
+	/* Again, if what had memory was released before its end was found. */
+	do {
+		next = lseek(slot, pos, SEEK_DATA);
+		if (next < 0 && errno == ENXIO)
+			next = npages * DTRACK_PAGE_SIZE;
+		*hole = next != pos;
+		if (!*hole)
+			next = lseek(slot, pos, SEEK_HOLE);
+	} while (next == pos);
 	if (next < 0)
 		return -errno;
 	*end = next / DTRACK_PAGE_SIZE;

@@ -34,7 +34,7 @@ int merge_all(int log, uint64_t npages, const uint64_t *bits);
 
 /*
  * Pages of a slot of @npages pages, from @page to before @end, have no memory, or may have;
- * @page is in it.  0 or -errno.
+ * @page is in it, and @end after it, also while pages are released.  0 or -errno.
  */
 int data_extent(int slot, uint64_t npages, uint64_t page, uint64_t *end, bool *hole);
 

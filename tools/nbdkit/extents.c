@@ -29,6 +29,9 @@ int add_extents(struct nbdkit_extents *extents, const char *name, int fd, uint64
 		hole = lseek(fd, pos, SEEK_HOLE);
 		if (hole < 0)
 			goto fail;
+		/* It was released before its end was found. */
+		if ((uint64_t)hole == pos)
+			continue;
 		if (nbdkit_add_extent(extents, pos, hole - pos, 0) < 0)
 			return -1;
 		pos = hole;

@@ -18,6 +18,9 @@
  * Storage has its stand-in, too: of $DIRTYTRACK_STANDIN_FSYNC, N:error has the Nth fsync of
  * a process fail, and N:slow has it wait for a file "go".
  *
+ * Of $DIRTYTRACK_STANDIN_RELEASED, a page, somebody releases that page when it was found to
+ * have memory, and its end is looked for.
+ *
  * For writers that declare nothing, as a real QEMU, $DIRTYTRACK_STANDIN_ALL has every
  * page in the log whenever somebody begins to look.
  */
@@ -47,6 +50,8 @@ int __real_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
+off_t __real_lseek64(int fd, off_t offset, int whence);
+off_t __wrap_lseek64(int fd, off_t offset, int whence);
 
 #define PAGE DTRACK_PAGE_SIZE
 #define MAX_LOGS 4
@@ -158,13 +163,13 @@ static int slot_info(int fd, struct dirtytrack_slot_info *arg)
 /* The end of what has memory, or has not, at @page; capped by @end. */
 static uint64_t same_state(int slot, uint64_t page, uint64_t end, bool *hole)
 {
-	off_t next = lseek(slot, page * PAGE, SEEK_DATA);
+	off_t next = __real_lseek64(slot, page * PAGE, SEEK_DATA);
 
 	if (next < 0)
 		next = end * PAGE;
 	*hole = next / PAGE > page;
 	if (!*hole)
-		next = lseek(slot, next, SEEK_HOLE) + PAGE - 1;
+		next = __real_lseek64(slot, next, SEEK_HOLE) + PAGE - 1;
 	return (uint64_t)next / PAGE < end ? (uint64_t)next / PAGE : end;
 }
 
@@ -603,6 +608,20 @@ int __wrap_fsync(int fd)
 	return __real_fsync(fd);
 }
 
+off_t __wrap_lseek64(int fd, off_t offset, int whence)
+{
+	const char *page = getenv("DIRTYTRACK_STANDIN_RELEASED");
+	static bool released;
+
+	if (page && whence == SEEK_HOLE && offset == (off_t)PAGE * atoi(page) && !released) {
+		released = true;
+		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+			      PAGE) < 0)
+			abort();
+	}
+	return __real_lseek64(fd, offset, whence);
+}
+
 /* Who looks at a few pages looks whether they were written since: that begins nothing. */
 static void log_begin(struct log *log, uint64_t first, uint64_t npages)
 {
@@ -716,7 +735,7 @@ static bool vector_page(struct vector *v, uint64_t npages, uint64_t *page)
 
 static bool has_memory(int slot, uint64_t page)
 {
-	return lseek(slot, page * PAGE, SEEK_DATA) == (off_t)(page * PAGE);
+	return __real_lseek64(slot, page * PAGE, SEEK_DATA) == (off_t)(page * PAGE);
 }
 
 /* Of what is clean in @log, if that is not NULL. */

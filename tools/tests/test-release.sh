@@ -316,8 +316,18 @@ case_cold()
 	is holes "$(holes)" "1000+1000"
 }
 
+# A page is released when it was found to have memory: the list does not end there.
+case_cold_released_meanwhile()
+{
+	new_slot &&
+	release 1000-1999 &&
+	DIRTYTRACK_STANDIN_RELEASED=2000 release --cold 1 --interval 0.1 &&
+	is ranges "$(jq -cs 'map([.first, .pages])' out)" "[[0,1000],[2001,2095]]"
+}
+
 cases=(arguments overlapping all text_file json_file binary_file many bad_ranges bad_files
-	usage dry_run populate zero written_meanwhile watch cold)
+	usage dry_run populate zero written_meanwhile watch cold
+	cold_released_meanwhile)
 [ $# = 0 ] || cases=("$@")
 
 run_cases 4 out err
