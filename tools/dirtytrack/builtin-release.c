@@ -48,6 +48,7 @@ enum {
 	COL_ASKED,
 	COL_LOOKED,
 	COL_ZERO,
+	COL_BROKEN,
 	COL_BEFORE,
 	COL_RELEASED,
 	COL_SKIPPED,
@@ -70,6 +71,8 @@ static const struct column columns[NR_COLUMNS] = {
 			 "size of the pages that were looked at" },
 	[COL_ZERO] = { "ZERO", COLUMN_SIZE, 9, COLUMN_HIDDEN,
 		       "size of those that were zero" },
+	[COL_BROKEN] = { "BROKEN", COLUMN_SIZE, 9, COLUMN_HIDDEN,
+			 "size of the pages that could not be read" },
 	[COL_BEFORE] = { "BEFORE", COLUMN_SIZE, 9, 0,
 			 "size of the slot's memory before" },
 	[COL_RELEASED] = { "RELEASED", COLUMN_SIZE, 9, 0,
@@ -170,6 +173,7 @@ static int print_done(struct release_job *job)
 	if (job->zero) {
 		cells[COL_LOOKED] = size_cell(r->looked, b->looked);
 		cells[COL_ZERO] = size_cell(r->zero, b->zero);
+		cells[COL_BROKEN] = size_cell(r->broken, b->broken);
 		cells[COL_SKIPPED] = size_cell(r->skipped, b->skipped);
 	} else {
 		cells[COL_ASKED] = size_cell(range_list_pages(&job->list), 0);

@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../lib/dirtytrack.h"
 #include "device.h"
+#include "file-io.h"
 #include "interrupt.h"
 #include "msg.h"
 #include "range-list.h"
@@ -188,18 +190,35 @@ static int found(struct release *r, struct look *look, uint64_t first, uint64_t 
 	return ++look->nr == CHUNK ? release_found(r, look) : 0;
 }
 
+/* A page whose memory is broken (hardware poison) says nothing about the others. */
+static int is_broken(struct release *r, uint64_t page)
+{
+	if (!r->broken++)
+		msg_note("slot %s: page %" PRIu64 " cannot be read: %s; such pages are left as they are",
+			 r->ref, page, strerror(EIO));
+	return 0;
+}
+
 /* Memory that was there when the log was harvested. */
 static int look_at(struct release *r, struct look *look, uint64_t first, uint64_t npages)
 {
-	struct source *src = &look->src->base;
-	uint64_t i = 0, run;
+	uint64_t i, run;
 	bool zero;
 	int ret;
 
-	do {
-		ret = src->ops->read(src, first, npages, look->pages);
-	} while (again(ret));
-	for (; !ret && i < npages; i += run) {
+	/* Not by the source, which says why it fails. */
+	ret = file_read(look->src->slot, look->pages, npages * DTRACK_PAGE_SIZE,
+			first * DTRACK_PAGE_SIZE);
+	if (ret == -EIO && npages == 1)
+		return is_broken(r, first);
+	if (ret == -EIO) {
+		for (i = 0, ret = 0; i < npages && !ret; i++)
+			ret = interrupted ? -EINTR : look_at(r, look, first + i, 1);
+		return ret;
+	}
+	if (ret)
+		return fail(r, ret, "read pages");
+	for (i = 0; !ret && i < npages; i += run) {
 		run = same_run(look->pages + i * DTRACK_PAGE_SIZE, npages - i, &zero);
 		if (zero)
 			ret = found(r, look, first + i, run);

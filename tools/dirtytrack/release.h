@@ -20,6 +20,7 @@ struct range_list;
  * @dry_run: only count
  * @progress: where it is told
  * @looked: pages that were read
+ * @broken: pages that could not be read
  * @zero: those of them that were zero
  * @released: pages that had memory and have none now
  * @skipped: pages that were to be released and were written meanwhile
@@ -35,6 +36,7 @@ struct release {
 	bool dry_run;
 	struct progress progress;
 	uint64_t looked;
+	uint64_t broken;
 	uint64_t zero;
 	uint64_t released;
 	uint64_t skipped;
@@ -49,7 +51,8 @@ int release_ranges(struct release *r, const struct range_list *list);
 int release_populate(struct release *r, const struct range_list *list, int node);
 /*
  * Look at the pages that are in the log of @src, a source of the slot, and release what is
- * zero and stays so meanwhile.
+ * zero and stays so meanwhile.  One that cannot be read is counted, the first of them told
+ * about, and no failure.
  */
 int release_zero(struct release *r, struct source_slot *src);
 

@@ -21,6 +21,8 @@
  * Of $DIRTYTRACK_STANDIN_RELEASED, a page, somebody releases that page when it was found to
  * have memory, and its end is looked for.
  *
+ * $DIRTYTRACK_STANDIN_BROKEN is a page of slots whose memory is broken: reading it fails.
+ *
  * For writers that declare nothing, as a real QEMU, $DIRTYTRACK_STANDIN_ALL has every
  * page in the log whenever somebody begins to look.
  */
@@ -50,6 +52,8 @@ int __real_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t nfds, int timeout);
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
+ssize_t __real_pread64(int fd, void *buf, size_t count, off_t offset);
+ssize_t __wrap_pread64(int fd, void *buf, size_t count, off_t offset);
 off_t __real_lseek64(int fd, off_t offset, int whence);
 off_t __wrap_lseek64(int fd, off_t offset, int whence);
 
@@ -620,6 +624,21 @@ off_t __wrap_lseek64(int fd, off_t offset, int whence)
 			abort();
 	}
 	return __real_lseek64(fd, offset, whence);
+}
+
+/* A read that begins before the broken page ends there. */
+ssize_t __wrap_pread64(int fd, void *buf, size_t count, off_t offset)
+{
+	const char *page = getenv("DIRTYTRACK_STANDIN_BROKEN");
+	off_t broken = page ? (off_t)PAGE * atoi(page) : 0;
+	char path[PATH_MAX];
+
+	if (!page || offset >= broken + (off_t)PAGE || offset + (off_t)count <= broken ||
+	    !path_of(fd, path) || strchr(strrchr(path, '/'), '.'))
+		return __real_pread64(fd, buf, count, offset);
+	if (offset >= broken)
+		return fail(EIO);
+	return __real_pread64(fd, buf, broken - offset, offset);
 }
 
 /* Who looks at a few pages looks whether they were written since: that begins nothing. */

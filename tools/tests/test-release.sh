@@ -296,6 +296,29 @@ case_watch()
 	is lines "$(wc -l <out)" 3
 }
 
+# Its neighbours are looked at, and it is left as it is; that is said once.
+case_broken()
+{
+	new_slot &&
+	zero 100 10 &&
+	export DIRTYTRACK_STANDIN_BROKEN=105 &&
+	release --zero --watch 0.01 --count 3 -o LOOKED,ZERO,RELEASED,BROKEN &&
+	is holes "$(holes)" "100+5 106+4" &&
+	is looks "$(jq -cs 'map([.looked, .zero, .released, .broken])' out)" \
+		"[[$((4095 * 4096)),36864,36864,4096],[0,0,0,0],[0,0,0,0]]" &&
+	dirty 1 0000020000000000 &&
+	start --zero --watch 0.01 -o LOOKED,ZERO,RELEASED,BROKEN && until_true lines 2 &&
+	dirty 1 0000020000000000 && until_true broken_again &&
+	kill -INT "$tool" && ends 130 &&
+	is messages "$(cat err)" \
+		"dirtytrack: slot ram: page 105 cannot be read: Input/output error; such pages are left as they are"
+}
+
+broken_again()
+{
+	[ "$(jq -s 'map(.broken) | add' out)" = 8192 ]
+}
+
 # ---- cold pages ----
 
 case_cold()
@@ -326,7 +349,7 @@ case_cold_released_meanwhile()
 }
 
 cases=(arguments overlapping all text_file json_file binary_file many bad_ranges bad_files
-	usage dry_run populate zero written_meanwhile watch cold
+	usage dry_run populate zero written_meanwhile watch broken cold
 	cold_released_meanwhile)
 [ $# = 0 ] || cases=("$@")
 
