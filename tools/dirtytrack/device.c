@@ -105,7 +105,7 @@ int open_log(int slot, const char *ref, uint32_t flags, uint32_t ring)
 	int fd = dtrack_log_create_ring(slot, flags, ring);
 
 	if (fd == -ENOSPC)
-		msg_error("slot %s: it has as many logs as the module allows",
+		msg_error("slot %s: it has as many logs as the module allows, or no memory is left of what it allows for all slots",
 			  ref);
 	else if (fd == -EINVAL && ring)
 		msg_error("slot %s: a ring has a power of two of entries, %d at least; 'dirtytrack info' says how many at most",

@@ -108,7 +108,7 @@ case_no_log_is_left()
 	exec 7>"$ram.dirty0" 8>"$ram.dirty1" 9>"$ram.dirty2"
 	flock 7 && flock 8 && flock 9 || return 1
 	watch log ram --follow &&
-		! "$cmd" rate ram --count 1 2>err2 && grep -q 'as many logs as the module allows' err2 &&
+		! "$cmd" rate ram --count 1 2>err2 && grep -q 'as many logs as the module allows, or no memory is left' err2 &&
 		! "$cmd" log nonesuch 2>err2 && grep -q 'there is none' err2
 }
 
