@@ -345,6 +345,10 @@ static int set_option(struct release_job *job, int val, const char *arg)
 
 	switch (val) {
 	case 'f':
+		if (job->file) {
+			msg_error("--file: '%s' would be the second one", arg);
+			return -1;
+		}
 		job->file = arg;
 		return 0;
 	case OPT_FORMAT:

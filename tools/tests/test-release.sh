@@ -199,6 +199,9 @@ case_usage()
 	refused "only one of" --zero --populate &&
 	refused "not of ranges" --zero 5 &&
 	refused "not of ranges" --cold 1 --file x &&
+	echo 5 >list &&
+	refused "'list' would be the second one" --file list --file list &&
+	refused "'list' would be the second one" --file - --file list &&
 	refused "--format is for --file" --format json 5 &&
 	refused "none of text, json and binary" --file x --format yaml &&
 	refused "--node is for --populate" 5 --node 0 &&
