@@ -325,6 +325,9 @@ static long dt_punch(struct dt_slot *slot, loff_t offset, loff_t len)
 /*
  * Gives memory to the pages from @next on of their bitmap word; @next gets the first
  * that has none for want of it, or the page after the last, @pages is counted up.
+ *
+ * Page by page: the kernel's bulk allocator does not charge cgroups, and with __GFP_ACCOUNT
+ * gives one page a call.
  */
 static int dt_populate_word(struct dt_slot *slot, u64 *next, u64 end, int node, u64 *pages)
 {
