@@ -137,8 +137,10 @@ static int run_list(struct release *r, const struct range_list *list, bool popul
 			ret = populate_step(r, node, step, nr);
 		else
 			ret = release_step(r, -1, step, nr);
-		done += sum(step, nr);
-		tell(r, done, all);
+		if (!ret) {
+			done += sum(step, nr);
+			tell(r, done, all);
+		}
 	}
 	free(step);
 	return ret;

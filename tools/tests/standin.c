@@ -882,7 +882,7 @@ static int number_in(const char *path)
 
 /*
  * For a test to do something at a certain point, however long that takes: passes over
- * the memory (harvests from its first page on, and releases) go on while there is no
+ * the memory (harvests from its first page on, and calls that release or populate) go on while there is no
  * file $DIRTYTRACK_STANDIN_HOLD, or while it has their number, of this process, or more.
  * One that has to wait says so by a file with its number for a suffix.
  */
@@ -936,8 +936,10 @@ int __wrap_ioctl(int fd, unsigned long cmd, ...)
 	case DIRTYTRACK_LOG_LIMIT:
 		return log_limit(fd, arg);
 	case DIRTYTRACK_SLOT_RELEASE:
+		hold();
 		return slot_release(fd, arg);
 	case DIRTYTRACK_SLOT_POPULATE:
+		hold();
 		return slot_populate(fd, arg);
 	case DIRTYTRACK_LOG_RELEASE_CLEAN:
 		linger();

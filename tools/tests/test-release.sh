@@ -242,6 +242,39 @@ case_populate()
 	grep -qF "there is no node 9 with memory" err
 }
 
+# stopped KEY ARGUMENT...: of 9000 pages, which are three steps of 4096 ranges at most, and
+# calls of 1000 pages: it is interrupted in the first call of the second step. What it is told to
+# do again, it does for the rest.
+stopped()
+{
+	local key=$1
+	shift
+
+	rm -f hold.*
+	hold 5 && start --file list --progress "$@" && until_true held 6 &&
+	kill -INT "$tool" &&
+	# Progress is shown after 0.2 seconds.
+	sleep 0.3 && go_on && ends 130 &&
+	is "$key" "$(figures asked "$key")" "[$((9000 * 4096)),$((8192 * 4096))]" &&
+	is progress "$(tr '\r' '\n' <err | sed 's/^.\[K//' | grep . | tail -n 1)" \
+		"8192 of 9000 pages, 91%" &&
+	release --file list "$@" &&
+	is "rest: $key" "$(figures asked "$key")" "[$((9000 * 4096)),$((808 * 4096))]"
+}
+
+case_interrupted()
+{
+	new_slot &&
+	truncate -s 0 "$ram" &&
+	truncate -s $((18000 * 4096)) "$ram" &&
+	truncate -s 4096 "$ram.dirty" &&
+	seq 0 2 17998 >list &&
+	stopped populated --populate &&
+	is resident "$(stat -c %b "$ram")" $((9000 * 8)) &&
+	stopped released &&
+	is resident "$(stat -c %b "$ram")" 0
+}
+
 # ---- zero pages ----
 
 case_zero()
@@ -352,7 +385,7 @@ case_cold_released_meanwhile()
 }
 
 cases=(arguments overlapping all text_file json_file binary_file many bad_ranges bad_files
-	usage dry_run populate zero written_meanwhile watch broken cold
+	usage dry_run populate interrupted zero written_meanwhile watch broken cold
 	cold_released_meanwhile)
 [ $# = 0 ] || cases=("$@")
 
