@@ -498,22 +498,23 @@ TEST_F(ranges, arrays)
 	EXPECT_EQ(0, pages);
 }
 
-TEST_F(ranges, needs_a_writer)
+/* Who has a log, to release what is clean, had the slot for writing. */
+TEST(needs_a_writer)
 {
+	int slot = test_new_slot(NPAGES), fd = test_reopen(slot, O_RDONLY);
 	struct dirtytrack_range range = { 0, NPAGES };
-	int fd = test_reopen(self->slot, O_RDONLY);
 	__u64 pages, next;
 	__u32 nr;
 
-	if (variant->cmd == DIRTYTRACK_LOG_RELEASE_CLEAN) {
-		/* Who has a log had the slot for writing. */
-		close(fd);
-		return;
-	}
 	ASSERT_LE(0, fd);
-	EXPECT_ERRNO(EBADF, one_call(fd, variant->cmd, &range, 1, &pages, &nr, &next));
-	EXPECT_EQ(0, touched(self->slot, variant->cmd));
+	ASSERT_EQ(1, pwrite(slot, "x", 1, 0));
+	EXPECT_ERRNO(EBADF, one_call(fd, DIRTYTRACK_SLOT_RELEASE, &range, 1, &pages, &nr,
+				     &next));
+	EXPECT_ERRNO(EBADF, one_call(fd, DIRTYTRACK_SLOT_POPULATE, &range, 1, &pages, &nr,
+				     &next));
+	EXPECT_EQ(1, test_resident(slot));
 	close(fd);
+	close(slot);
 }
 
 /* An array that lies in the slot is read like any other. */
@@ -541,29 +542,49 @@ TEST_F(ranges, array_in_the_slot)
  * If the page that it lies in is released by it, what comes after that reads as zero:
  * that is no range, and ends the call.
  */
-TEST_F(ranges, array_releases_itself)
+static void release_array(struct __test_metadata *_metadata, unsigned long cmd)
 {
-	struct dirtytrack_range *ranges = (void *)page_at(self->map, 5);
-	struct dirtytrack_release arg = {
-		.size = sizeof(arg),
-		.ranges = (uintptr_t)ranges,
-		.nr = 4,
-	};
+	__u64 *data = bitmap_alloc(NPAGES), *holes = bitmap_alloc(NPAGES);
+	int slot = test_new_slot(NPAGES), log;
+	char *map = test_map(slot, 0, NPAGES);
+	struct dirtytrack_range *ranges = (void *)page_at(map, 5);
+	__u64 pages, next;
+	__u32 nr;
 
-	if (variant->cmd != DIRTYTRACK_SLOT_RELEASE)
-		return;
+	for (__u64 n = 0; n < NPAGES; n++)
+		page_fill(page_at(map, n), n);
+	log = test_log_create(slot, DIRTYTRACK_LOG_MAY_RELEASE);
 	ranges[0] = (struct dirtytrack_range){ 0, 10 };
 	ranges[1] = (struct dirtytrack_range){ 700, 1 };
 	ranges[2] = (struct dirtytrack_range){ 20, 1 };
 	ranges[3] = (struct dirtytrack_range){ 710, 1 };
-	ASSERT_EQ(0, dt_ioctl(self->slot, DIRTYTRACK_SLOT_RELEASE, &arg));
-	EXPECT_LE(1, arg.out_nr);
-	EXPECT_GT(4, arg.out_nr);
-	EXPECT_EQ(0, arg.out_next);
-	EXPECT_TRUE(page_is_zero(page_at(self->map, 0)));
+	/* It is clean, too. */
+	EXPECT_EQ(1, test_extents_all(log, 0, 0, NPAGES, 9, data, holes));
+	ASSERT_EQ(0, one_call(cmd == DIRTYTRACK_LOG_RELEASE_CLEAN ? log : slot, cmd, ranges,
+			      4, &pages, &nr, &next));
+	EXPECT_LE(1, nr);
+	EXPECT_GT(4, nr);
+	EXPECT_EQ(0, next);
+	EXPECT_LE(10, pages);
+	EXPECT_TRUE(page_is_zero(page_at(map, 0)));
 	EXPECT_TRUE(page_is_zero(ranges));
-	EXPECT_TRUE(page_is(page_at(self->map, 10), 10));
-	EXPECT_TRUE(page_is(page_at(self->map, 710), 710));
+	EXPECT_TRUE(page_is(page_at(map, 10), 10));
+	EXPECT_TRUE(page_is(page_at(map, 710), 710));
+	close(log);
+	test_unmap(map, NPAGES);
+	close(slot);
+	free(data);
+	free(holes);
+}
+
+TEST(array_releases_itself)
+{
+	release_array(_metadata, DIRTYTRACK_SLOT_RELEASE);
+}
+
+TEST(array_releases_itself_if_clean)
+{
+	release_array(_metadata, DIRTYTRACK_LOG_RELEASE_CLEAN);
 }
 
 static void on_alarm(int sig)
@@ -659,9 +680,10 @@ TEST(bounded_between_ranges)
 	release_far(_metadata, false, 0);
 }
 
+/* So often that there is no machine that releases all between a few of them. */
 TEST(stops_for_signals)
 {
-	release_far(_metadata, true, 500);
+	release_far(_metadata, true, 20);
 }
 
 /* ---- populate ---- */
