@@ -157,6 +157,7 @@ static int copy_slot(struct copy_job *job, struct copy_report *report)
 
 	interrupt_catch();
 	job->copy.cancel = &interrupted;
+	job->copy.patience = job->pause.timeout;
 	/* Before the slot and the target: the guard must not hold them. */
 	if (pause_options_open(&job->pause, &job->copy.pause)) {
 		report_failed(report, EXIT_FAILED);

@@ -207,6 +207,7 @@ static int run(struct migrate_job *job, struct copy_report *report)
 	m->connections = job->opts.connections;
 	m->reconnect = job->opts.reconnect;
 	m->free_format = job->opts.free_format;
+	m->copy.patience = m->answer;
 	ret = migrate_open(m, job->qmp);
 	if (!ret) {
 		report_begin(report, NULL, m->target);

@@ -108,6 +108,28 @@ void copy_progress(void *arg)
 	tell(c, COPY_PROGRESS);
 }
 
+static void set_patience(struct copy *c, double from, double seconds)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_moves; i++)
+		pipeline_set_patience(c->moves[i].pipe, from, seconds);
+}
+
+/* In the rounds: when they are to be over, what is under way is given up, or waited for. */
+static void be_patient_in_rounds(struct copy *c)
+{
+	if (c->timeout > 0 && !(c->pause_on_timeout && c->patience <= 0))
+		set_patience(c, c->start + c->timeout,
+			     c->pause_on_timeout ? c->patience : 0);
+}
+
+/* In the pause a guest waits for it. */
+static void be_patient_in_pause(struct copy *c)
+{
+	set_patience(c, c->pause && c->patience > 0 ? 0 : INFINITY, c->patience);
+}
+
 static bool is_late(const struct copy *c)
 {
 	return c->timeout > 0 && now() - c->start > c->timeout;
@@ -131,6 +153,8 @@ static int push_dirty(struct copy *c, struct copy_move *m, struct buffers *buf)
 			continue;
 		if (nr <= 0)
 			return nr;
+		for (i = 0; i < nr; i++)
+			c->taken += buf->extents[i].npages;
 		for (i = 0; i < nr; i++) {
 			ret = pipeline_push(m->pipe, &buf->extents[i]);
 			if (ret)
@@ -202,18 +226,28 @@ static int copy_round(struct copy *c, struct buffers *buf)
 	c->round.pages = 0;
 	c->round.skipped = 0;
 	c->round.start = now();
+	c->taken = 0;
 	get_stats(c, &c->before);
 	tell(c, COPY_ROUND_BEGIN);
 	c->in_round = true;
 	ret = run_round(c, buf);
 	c->in_round = false;
-	if (ret)
+	c->cut_short = ret == -ETIME;
+	if (ret && !c->cut_short)
 		return ret;
 	update_round(c);
 	c->round.seconds = now() - c->round.start;
 	c->total_pages += c->round.pages;
 	c->total_seconds += c->round.seconds;
 	return 0;
+}
+
+/* Of what the round took, what it did not come to. */
+static uint64_t count_unsent(const struct copy *c)
+{
+	uint64_t done = c->round.pages + c->round.skipped;
+
+	return c->taken > done ? c->taken - done : 0;
 }
 
 static int count_left(struct copy *c)
@@ -233,7 +267,7 @@ static int count_left(struct copy *c)
 			return ret;
 		left += dirty;
 	}
-	c->round.left = left;
+	c->round.left = left + (c->cut_short ? count_unsent(c) : 0);
 	return 0;
 }
 
@@ -332,13 +366,22 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 	int ret;
 
 	c->start = now();
+	be_patient_in_rounds(c);
 	ret = clear_targets(c);
+	/* That is a part of the first round. */
+	c->cut_short = ret == -ETIME;
+	if (c->cut_short)
+		ret = 0;
 	if (!ret && c->throttle == THROTTLE_FIXED)
 		ret = set_throttle(c, c->throttle_rate);
 	if (!ret)
 		ret = count_left(c);
 	if (ret)
 		return ret;
+	if (c->cut_short) {
+		c->end = COPY_TIMEOUT;
+		return 0;
+	}
 	skip_dirty(c, true);
 	for (;;) {
 		ret = copy_round(c, buf);
@@ -351,6 +394,10 @@ static int copy_rounds(struct copy *c, struct buffers *buf)
 		c->round.rest_seconds = estimate(c, c->round.left);
 		tell(c, COPY_ROUND_END);
 
+		if (c->cut_short) {
+			c->end = COPY_TIMEOUT;
+			return 0;
+		}
 		if (c->round.rest_seconds <= c->downtime) {
 			if (is_worth_a_round(c, rest)) {
 				rest = c->round.rest_seconds;
@@ -443,8 +490,10 @@ static int verify_move(struct copy *c, const struct copy_move *m,
 		ret = cancelled(c);
 		if (!ret)
 			ret = source_next_data(m->src, page, &data);
-		if (!ret)
-			ret = target_next_data(m->dst, page, &written);
+		if (!ret) {
+			pipeline_ask(m->pipe);
+			ret = pipeline_answered(m->pipe, target_next_data(m->dst, page, &written));
+		}
 		if (ret)
 			return ret;
 		page = data < written ? data : written;
@@ -452,8 +501,11 @@ static int verify_move(struct copy *c, const struct copy_move *m,
 		if (!n)
 			break;
 		ret = read_source(c, m->src, page, n, buf->chunk);
-		if (!ret)
-			ret = m->dst->ops->read(m->dst, page, n, buf->other);
+		if (!ret) {
+			pipeline_ask(m->pipe);
+			ret = pipeline_answered(m->pipe,
+						m->dst->ops->read(m->dst, page, n, buf->other));
+		}
 		if (ret)
 			return ret;
 		bad = compare(buf->chunk, buf->other, n, &which);
@@ -572,6 +624,11 @@ static int paused_part(struct copy *c, struct buffers *buf)
 
 static int check_downtime(struct copy *c)
 {
+	if (c->cut_short) {
+		msg_error("after %g s, %" PRIu64 " pages would still have to be copied",
+			  c->timeout, c->round.left);
+		return -ETIME;
+	}
 	if (c->end == COPY_TIMEOUT && !c->pause_on_timeout) {
 		msg_error("after %g s, the guest would still have to be paused for about %.0f ms",
 			  c->timeout, c->round.rest_seconds * 1000);
@@ -599,8 +656,12 @@ int copy_run(struct copy *c)
 		tell(c, COPY_ROUNDS_END);
 		ret = check_downtime(c);
 	}
-	if (!ret && !c->dry_run)
+	if (!ret && !c->dry_run) {
+		be_patient_in_pause(c);
 		ret = c->pause ? paused_part(c, buf) : last_round(c, buf);
+	}
+	/* What else there is to do for the target, no guest waits for. */
+	set_patience(c, INFINITY, 0);
 	free(buf);
 	return ret;
 }

@@ -137,6 +137,11 @@ struct copy {
 	unsigned int max_rounds;
 	double timeout;		/* seconds allowed for the rounds; 0: any */
 	bool pause_on_timeout;	/* then pause for as long as it takes; else fail */
+	/*
+	 * Seconds without progress, in the pause or to end the round that it waits for, after
+	 * which a target is given up; 0: any.
+	 */
+	double patience;
 	enum copy_throttle throttle;
 	uint64_t throttle_rate;
 	bool dry_run;		/* no pause, no last round */
@@ -152,7 +157,9 @@ struct copy {
 	struct pipeline_stats before;	/* of the round */
 	uint64_t reconnects;
 	struct copy_round round;
+	uint64_t taken;		/* in the round: pages out of the log */
 	enum copy_end end;
+	bool cut_short;		/* COPY_TIMEOUT, in the middle of a round */
 	uint64_t total_pages;
 	double total_seconds;
 	uint64_t verified;	/* pages compared */
@@ -176,7 +183,7 @@ void copy_progress(void *arg);
 /*
  * 0 when the target is complete, though not committed.  Otherwise a message and
  * -errno: -EINTR without one; -ETIME with @strict
- * or @timeout; -EBADMSG when target and memory
+ * or @timeout; -ETIMEDOUT when @patience was at its end; -EBADMSG when target and memory
  * differ; -EHOSTDOWN when the target is complete and the guest could not be
  * resumed; -EHOSTUNREACH when it is not known whether it was handed over.  In all other
  * cases, the guest was handed over (0, but in a rehearsal), or resumed if that was possible.

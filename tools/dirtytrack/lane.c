@@ -48,6 +48,7 @@ static void work_done(struct request *req, int err)
 		p->stats.pages += req->npages;
 		if (req->data)
 			p->stats.data += req->npages;
+		p->moved = now();
 		pthread_mutex_unlock(&p->lock);
 		dtrack_bitmap_set(lane->unflushed, req->first, req->npages);
 	}
@@ -88,7 +89,7 @@ static int reconnect(struct lane *lane)
 	if (p->opts.session)
 		return -ENOTCONN;
 	for (;;) {
-		ret = pipeline_cancelled(p);
+		ret = pipeline_check(p);
 		if (!ret)
 			ret = p->dst->ops->revive(p->dst, lane->index);
 		if (ret != -ENOTCONN)
@@ -152,10 +153,16 @@ static int lane_check(struct lane *lane)
 	return lane->lost ? lane_revive(lane) : 0;
 }
 
+/* Without threads nobody else looks at the time. */
+static int check(struct pipeline *p)
+{
+	return p->nr_threads ? pipeline_cancelled(p) : pipeline_check(p);
+}
+
 int lane_wait(struct lane *lane, int ms)
 {
 	struct pipeline *p = lane->pipe;
-	int ret = pipeline_cancelled(p);
+	int ret = check(p);
 
 	if (ret)
 		return ret;
@@ -273,6 +280,8 @@ static int wait_turn(struct lane *lane)
 		const struct timespec ts = { .tv_nsec = step * 1e9 };
 		int ret = pipeline_cancelled(p);
 
+		/* It is not the target that is slow. */
+		pipeline_moved(p);
 		if (!ret && lane->under_way)
 			ret = lane_wait(lane, step * 1000 + 1);
 		else if (!ret)
@@ -385,7 +394,7 @@ int lane_copy(struct lane *lane, const struct dirtytrack_extent *ext)
 	while (page < end) {
 		uint64_t n = end - page < p->chunk_pages ? end - page :
 							    p->chunk_pages;
-		int ret = pipeline_cancelled(p);
+		int ret = check(p);
 
 		if (!ret)
 			ret = copy_chunk(lane, page, n);

@@ -91,6 +91,10 @@ struct pipeline {
 	uint64_t *again;	/* lost: to be copied again */
 	bool any_again;
 	bool skip_dirty;	/* changes only while all lanes are idle */
+	/* What is waited for is late: see pipeline_set_patience(). */
+	double moved;		/* when something was done, or waiting began; under the lock */
+	double from;
+	double patience;
 
 	struct lane lanes[];
 };
@@ -108,6 +112,10 @@ static inline void pipeline_progress(struct pipeline *p)
 
 /* Those that return int return 0, or -errno. */
 
+/* Is it to end, as it was cancelled or is late?  Called without the lock. */
+int pipeline_check(struct pipeline *p);
+/* Something was done: who waits goes on waiting. */
+void pipeline_moved(struct pipeline *p);
 int lane_init(struct pipeline *p, unsigned int index);
 /* After the target has forgotten what was under way. */
 void lane_free(struct lane *lane);

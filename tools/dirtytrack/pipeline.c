@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "pipeline.h"
 #include "source.h"
 #include "thread.h"
+#include "units.h"
 
 /*
  * A long extent is queued in pieces, for the lanes to share.  The queue is short:
@@ -33,6 +35,49 @@ static void note_error(struct pipeline *p, int err)
 	/* Nobody waits for what will not be done. */
 	pthread_cond_broadcast(&p->room);
 	pthread_cond_broadcast(&p->work);
+}
+
+/* Called with the lock, as those are that come next. */
+static double deadline(const struct pipeline *p)
+{
+	return p->patience + (p->patience > 0 && p->moved > p->from ? p->moved : p->from);
+}
+
+static int give_up(struct pipeline *p)
+{
+	int err = p->patience > 0 ? -ETIMEDOUT : -ETIME;
+
+	if (err == -ETIMEDOUT && !atomic_exchange(&p->told, true))
+		msg_error("%s: nothing was done there in %g s", p->dst->name, p->patience);
+	note_error(p, err);
+	return err;
+}
+
+/* A lane waits for a server that is stuck as long as nobody tells it: who waits for it does. */
+static int check(struct pipeline *p)
+{
+	int ret = p->error ? p->error : pipeline_cancelled(p);
+
+	if (!ret && now() > deadline(p))
+		ret = give_up(p);
+	return ret;
+}
+
+int pipeline_check(struct pipeline *p)
+{
+	int ret;
+
+	pthread_mutex_lock(&p->lock);
+	ret = check(p);
+	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
+void pipeline_moved(struct pipeline *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->moved = now();
+	pthread_mutex_unlock(&p->lock);
 }
 
 static bool take_extent(struct pipeline *p, struct dirtytrack_extent *ext)
@@ -111,13 +156,43 @@ void pipeline_skip_dirty(struct pipeline *p, bool skip)
 	p->skip_dirty = skip;
 }
 
+void pipeline_set_patience(struct pipeline *p, double from, double seconds)
+{
+	pthread_mutex_lock(&p->lock);
+	p->from = from;
+	p->patience = seconds;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pipeline_ask(struct pipeline *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->moved = now();
+	p->dst->deadline = deadline(p);
+	pthread_mutex_unlock(&p->lock);
+}
+
+int pipeline_answered(struct pipeline *p, int ret)
+{
+	if (ret != -ETIMEDOUT)
+		return ret;
+	pthread_mutex_lock(&p->lock);
+	ret = check(p);
+	/* Others may have done something meanwhile. */
+	if (!ret)
+		ret = give_up(p);
+	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
 static int queue_piece(struct pipeline *p, const struct dirtytrack_extent *ext)
 {
 	int ret;
 
 	pthread_mutex_lock(&p->lock);
+	p->moved = now();
 	for (;;) {
-		ret = p->error ? p->error : pipeline_cancelled(p);
+		ret = check(p);
 		if (ret || (p->queued < QUEUE && p->queued_pages < QUEUE_PAGES))
 			break;
 		wait_tick(p);
@@ -136,9 +211,11 @@ int pipeline_push(struct pipeline *p, const struct dirtytrack_extent *ext)
 	struct dirtytrack_extent piece = *ext;
 	uint64_t left = ext->npages;
 
-	if (!p->nr_threads)
+	if (!p->nr_threads) {
+		pipeline_moved(p);
 		return p->error ? p->error :
 		       (p->error = lane_copy(&p->lanes[0], ext));
+	}
 	while (left) {
 		int ret;
 
@@ -159,6 +236,7 @@ static int drain_once(struct pipeline *p)
 {
 	int ret = 0;
 
+	pipeline_moved(p);
 	if (!p->nr_threads) {
 		while (!ret && p->lanes[0].under_way)
 			ret = lane_wait(&p->lanes[0], WAIT_MS);
@@ -166,7 +244,7 @@ static int drain_once(struct pipeline *p)
 	}
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		ret = p->error ? p->error : pipeline_cancelled(p);
+		ret = check(p);
 		if (ret || (!p->queued && !any_busy(p)))
 			break;
 		wait_tick(p);
@@ -226,10 +304,12 @@ int pipeline_drain(struct pipeline *p)
 
 static int flush_lane(struct pipeline *p, struct lane *lane, bool again)
 {
-	int ret = p->dst->ops->flush(p->dst, lane->index);
+	int ret;
 
+	pipeline_ask(p);
+	ret = p->dst->ops->flush(p->dst, lane->index);
 	if (ret != -ENOTCONN)
-		return ret;
+		return pipeline_answered(p, ret);
 	if (!again) {
 		msg_error("%s: the connection was lost before everything was flushed",
 			  p->dst->name);
@@ -312,7 +392,9 @@ int pipeline_clear(struct pipeline *p)
 	for (; page < t->npages && !ret; page = end) {
 		bool zero;
 
+		pipeline_ask(p);
 		ret = t->ops->extent(t, page, &end, &zero);
+		ret = pipeline_answered(p, ret);
 		if (!ret && !zero)
 			ret = clear_extent(p, page, end);
 	}
@@ -365,6 +447,7 @@ int pipeline_open(struct pipeline **pipe, struct source *src,
 	p->src = src;
 	p->dst = dst;
 	p->opts = *opts;
+	p->from = INFINITY;
 	p->chunk_pages = dst->max_pages < CHUNK_PAGES ? dst->max_pages :
 							CHUNK_PAGES;
 	pthread_mutex_init(&p->lock, NULL);

@@ -84,6 +84,20 @@ int pipeline_clear(struct pipeline *p);
  * nothing is under way.
  */
 void pipeline_skip_dirty(struct pipeline *p, bool skip);
+/*
+ * Who waits for the target waits no longer than until nothing has been done for @seconds,
+ * and not before @from: -ETIMEDOUT.  With 0 seconds, not after @from, whatever is done: -ETIME,
+ * without a message.  For ever, unless that is said; @from may be INFINITY.  Nothing can
+ * be copied any more after either.
+ */
+void pipeline_set_patience(struct pipeline *p, double from, double seconds);
+/*
+ * Before the target itself is asked for something, by the owner of the pipeline: that has
+ * the same time.  What came of it is to be passed to pipeline_answered(), which returns it, or
+ * what is to be returned if it was late.
+ */
+void pipeline_ask(struct pipeline *p);
+int pipeline_answered(struct pipeline *p, int ret);
 /* To be copied; waits while there is much to do already. */
 int pipeline_push(struct pipeline *p, const struct dirtytrack_extent *ext);
 /* Wait until everything that was pushed is there. */

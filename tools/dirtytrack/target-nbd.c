@@ -188,10 +188,10 @@ static int nbd_flush_lane(struct target *base, unsigned int lane)
 	 */
 	if (t->can_flush)
 		ret = nbd_client_wait(nbd, nbd_aio_flush(nbd, NBD_NULL_COMPLETION, 0),
-				      INFINITY);
+				      base->deadline);
 	else
 		ret = nbd_poll(nbd, 0) < 0 ? -EIO : 0;
-	if (ret == -EINTR)
+	if (ret == -EINTR || ret == -ETIMEDOUT)
 		return ret;
 	if (ret) {
 		if (is_lost(nbd) || nbd_get_errno() == ESHUTDOWN)
@@ -253,8 +253,8 @@ static int nbd_extent(struct target *base, uint64_t page, uint64_t *end,
 	ret = nbd_client_wait(t->lanes[0],
 			      nbd_aio_block_status(t->lanes[0], asked, pos, callback,
 						   NBD_NULL_COMPLETION, 0),
-			      INFINITY);
-	if (ret == -EINTR) {
+			      base->deadline);
+	if (ret == -EINTR || ret == -ETIMEDOUT) {
 		/* The answer has nowhere to go any more. */
 		nbd_drop(base, 0);
 		return ret;
@@ -282,14 +282,24 @@ static int nbd_read(struct target *base, uint64_t first, uint64_t npages,
 		    void *buf)
 {
 	struct target_nbd *t = to_nbd(base);
+	struct nbd_handle *nbd = t->lanes[0];
 	char *to = buf;
 
 	while (npages) {
 		uint64_t n = npages < base->max_pages ? npages :
 							base->max_pages;
+		int ret = nbd_client_wait(nbd,
+					  nbd_aio_pread(nbd, to, n * DTRACK_PAGE_SIZE,
+							first * DTRACK_PAGE_SIZE,
+							NBD_NULL_COMPLETION, 0),
+					  base->deadline);
 
-		if (nbd_pread(t->lanes[0], to, n * DTRACK_PAGE_SIZE,
-			      first * DTRACK_PAGE_SIZE, 0) < 0)
+		if (ret == -EINTR || ret == -ETIMEDOUT) {
+			/* As above. */
+			nbd_drop(base, 0);
+			return ret;
+		}
+		if (ret)
 			return fail(t, "cannot read");
 		first += n;
 		npages -= n;
@@ -367,6 +377,7 @@ struct target *target_nbd(const char *uri, uint64_t npages, unsigned int lanes)
 	t->base.name = t->uri;
 	t->base.npages = npages;
 	t->base.readable = true;
+	t->base.deadline = INFINITY;
 	for (i = 0; i < lanes; i++) {
 		ret = nbd_client_open(&t->lanes[i], uri, now() + CONNECT_SECONDS);
 		if (ret == -EIO)

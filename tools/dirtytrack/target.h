@@ -77,6 +77,8 @@ struct target_ops {
  * @max_zero_pages: most pages of one without
  * @readable: @read gives what was written
  * @slot_id: of the slot that it is, or 0
+ * @deadline: until when @flush, @extent and @read may wait for others: -ETIMEDOUT without a
+ *	message after that
  */
 struct target {
 	const struct target_ops *ops;
@@ -87,6 +89,7 @@ struct target {
 	uint64_t max_zero_pages;
 	bool readable;
 	uint32_t slot_id;
+	double deadline;
 };
 
 /* What target_open() makes of a name. */

@@ -525,6 +525,38 @@ case_sender_gone()
 	guest_is here
 }
 
+# stuck PHASE TEXT STATUS [OPTION...]: a server that is, and not dead: what is waited for does
+# not come.
+case_stuck()
+{
+	local phase=$1 text=$2 status=$3 server ret=1
+
+	shift 3
+
+	impatient_here
+	impatient_there
+	case $phase in
+	rounds)	start -- -- ;;
+	pause)	start --fail stop:slow -- -- ;;
+	esac || return 1
+	server=$(receiver_child nbdkit)
+	if [ "$phase" = rounds ]; then
+		hold 1
+		migrate --downtime 0 --max-rounds 3 --timeout 2 "$@"
+		await "$tool" held 2 || return "$again"
+	else
+		migrate --downtime 0 --max-rounds 3
+		await "$tool" is_slow_at stop || return "$again"
+	fi
+	kill -STOP "$server"
+	touch go
+	go_on
+	until_true is_gone "$tool" && ret=0
+	# It has no sender any more, and can see that now.
+	kill -CONT "$server"
+	[ "$ret" = 0 ] && ends "$status" && grep -q "$text" err && guest_is here
+}
+
 # killed VICTIM PHASE WHERE STATUS: in the phase; where the guest is in the end.
 case_killed()
 {
@@ -572,6 +604,9 @@ cases=(
 	"not_incoming migrate-incoming hang" "not_incoming getfd error"
 	"fail_there load error" "fail_there load die" "fail_there load stall" "fail_there cont error" "fail_there cont die"
 	"fail_there cont hang"
+	"stuck rounds after.2.s,.[0-9]*.pages.would.still.have.to.be.copied 3"
+	"stuck rounds nothing.was.done.there.in.4.s 1 --on-timeout pause"
+	"stuck pause nothing.was.done.there.in.4.s 1"
 	"killed tool rounds here 137" "killed tool stop here 137"
 	"killed tool migrate here 137" "killed tool load here 137"
 	"killed tool cont there 137"

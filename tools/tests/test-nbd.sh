@@ -363,6 +363,25 @@ interrupted()
 	[ "$got" = 130 ] && [ "$(jq -rs '.[-1].message' "$tmp/out")" = interrupted ]
 }
 
+# When the guest stands still, the server does: it is not waited for.
+stuck_in_the_pause()
+{
+	local filter got
+
+	# What it has is asked of one, and read from the other.
+	for filter in nocache noextents; do
+		nbdkit_serve --filter="$filter" memory 64M || return 1
+		rm -f "$tmp/resumed"
+		got=0
+		timeout 60 "$cmd" copy ram "$uri" --verify --timeout 2 --pause-cmd "kill -STOP $server" \
+			--resume-cmd "touch $tmp/resumed" >"$tmp/out" 2>"$tmp/err" || got=$?
+		kill -CONT "$server"
+		[ "$got" = 1 ] && said "nothing was done there in 2 s" && [ -e "$tmp/resumed" ] ||
+			{ echo "with $filter: status $got"; return 1; }
+		stop_server
+	done
+}
+
 mkdir "$DIRTYTRACK_STANDIN"
 "$cmd" run --slot ram=64M true
 # Data, zero pages in it, zero pages without, and holes.
@@ -372,7 +391,7 @@ dd if=/dev/zero of="$ram" bs=1M count=4 seek=30 conv=notrunc status=none
 dd if=/dev/urandom of="$ram" bs=1M count=8 seek=50 conv=notrunc status=none
 
 echo "TAP version 13"
-echo "1..21"
+echo "1..22"
 check "memory, verified" to_memory
 check "old content of the target goes" old_content
 check "servers without zero, extents, several connections, large blocks" plain_servers
@@ -397,5 +416,6 @@ check "the server dies and comes back" server_comes_back
 check "the server dies and another comes" another_server_comes
 check "the server dies and stays away" server_stays_away
 check "interrupted, the server being stuck" interrupted
+check "stuck while the guest is paused" stuck_in_the_pause
 echo "# Totals: pass:$((n - bad)) fail:$bad xfail:0 xpass:0 skip:0 error:0"
 [ "$bad" = 0 ]

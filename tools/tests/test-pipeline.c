@@ -91,6 +91,7 @@ static struct server {
 	unsigned int incarnation;
 	bool down;
 	bool stuck;
+	useconds_t slow;
 	unsigned int seed;
 	unsigned int most_held;
 	uint64_t written, zeroed, largest;
@@ -177,6 +178,8 @@ static int fake_wait(struct target *t, unsigned int index, int ms)
 		pthread_mutex_unlock(&server.lock);
 		return -ENOTCONN;
 	}
+	if (server.slow)
+		usleep(server.slow);
 	if (lane->nr && !server.stuck) {
 		unsigned int i = rand_r(&server.seed) % lane->nr;
 
@@ -234,6 +237,14 @@ static void fake_drop(struct target *t, unsigned int index)
 	pthread_mutex_unlock(&server.lock);
 }
 
+/* Unless there is a deadline. */
+static int wait_for_ever(void)
+{
+	while (now() <= server.base.deadline)
+		usleep(10000);
+	return -ETIMEDOUT;
+}
+
 static int fake_flush(struct target *t, unsigned int index)
 {
 	struct fake_lane *lane = &server.lanes[index];
@@ -243,6 +254,8 @@ static int fake_flush(struct target *t, unsigned int index)
 	pthread_mutex_lock(&server.lock);
 	if (lane_lost(lane))
 		ret = -ENOTCONN;
+	else if (server.stuck)
+		ret = wait_for_ever();
 	else
 		memcpy(server.stable, server.bytes, NPAGES * PAGE);
 	pthread_mutex_unlock(&server.lock);
@@ -255,6 +268,8 @@ static int fake_extent(struct target *t, uint64_t page, uint64_t *end,
 	static const char zeroes[PAGE];
 
 	(void)t;
+	if (server.stuck)
+		return wait_for_ever();
 	*zero = !memcmp(server.bytes + page * PAGE, zeroes, PAGE);
 	*end = page + 1;
 	return 0;
@@ -673,6 +688,82 @@ static void interrupted(void)
 	pipeline_close(pipe_);
 }
 
+/* A server that does not answer is given up, where somebody waits for it who has not for ever. */
+static void stuck(int err, double patience)
+{
+	double start = now();
+	int threads;
+
+	for (threads = 0; threads < 2; threads++) {
+		CHECK(set_up(4, threads));
+		pipeline_set_patience(pipe_, now() + 0.2, patience);
+		server.stuck = true;
+		push_resident();
+		CHECK_EQ(pipeline_drain(pipe_), err);
+		pipeline_close(pipe_);
+	}
+	/* Asked for something itself. */
+	CHECK(set_up(4, true));
+	CHECK_EQ(push_resident(), 0);
+	CHECK_EQ(pipeline_drain(pipe_), 0);
+	pipeline_set_patience(pipe_, now() + 0.2, patience);
+	server.stuck = true;
+	CHECK_EQ(pipeline_flush(pipe_, true), err);
+	pipeline_close(pipe_);
+	CHECK(set_up(4, true));
+	pipeline_set_patience(pipe_, now() + 0.2, patience);
+	server.stuck = true;
+	CHECK_EQ(pipeline_clear(pipe_), err);
+	pipeline_close(pipe_);
+	CHECK(now() - start >= 4 * (0.2 + patience));
+}
+
+static void too_late(void)
+{
+	stuck(-ETIME, 0);
+	/* Who set the time knows what to say. */
+	CHECK_EQ(*msg_last(), 0);
+}
+
+static void no_progress(void)
+{
+	stuck(-ETIMEDOUT, 0.3);
+	CHECK(strstr(msg_last(), "server: nothing was done there in 0.3 s"));
+}
+
+/* One that takes its time, and makes progress, is not given up. */
+static void slow_server(void)
+{
+	double start = now();
+
+	CHECK(set_up(1, true));
+	server.slow = 20000;
+	pipeline_set_patience(pipe_, 0, 1);
+	CHECK_EQ(push_run(0, NPAGES, DIRTYTRACK_STATE_DATA), 0);
+	CHECK_EQ(pipeline_drain(pipe_), 0);
+	CHECK(same());
+	/* Nor one of which nothing was wanted for longer than that. */
+	CHECK(now() - start > 2);
+	sleep(2);
+	CHECK_EQ(push_run(0, 1, DIRTYTRACK_STATE_DATA), 0);
+	CHECK_EQ(pipeline_drain(pipe_), 0);
+	pipeline_close(pipe_);
+}
+
+static void reconnecting_takes_too_long(void)
+{
+	double start = now();
+
+	CHECK(set_up(4, true));
+	pipeline_set_patience(pipe_, 0, 0.5);
+	server.down = true;
+	server.die_at = 20;
+	push_resident();
+	CHECK_EQ(pipeline_drain(pipe_), -ETIMEDOUT);
+	CHECK(now() - start < 4);
+	pipeline_close(pipe_);
+}
+
 int main(void)
 {
 	static const struct tap_test tests[] = {
@@ -690,6 +781,10 @@ int main(void)
 		TAP_TEST(failing_request),
 		TAP_TEST(failing_read),
 		TAP_TEST(interrupted),
+		TAP_TEST(too_late),
+		TAP_TEST(no_progress),
+		TAP_TEST(slow_server),
+		TAP_TEST(reconnecting_takes_too_long),
 	};
 	int ret;
 
