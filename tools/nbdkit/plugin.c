@@ -50,8 +50,12 @@ static int control = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int clients;
 
-/* The guest may run: its memory is nobody else's any more. */
+/*
+ * The guest may run: its memory is nobody else's any more.  Who reads or writes it has @in_use
+ * for reading from before the look at @closed until he is done.
+ */
 static atomic_bool closed;
+static pthread_rwlock_t in_use = PTHREAD_RWLOCK_INITIALIZER;
 
 /* ---- parameters ---- */
 
@@ -227,6 +231,14 @@ static int control_read(void *buf, uint32_t count, uint64_t offset)
 	return 0;
 }
 
+/* Nobody begins any more; then it is waited for those who have. */
+static void close_memory(void)
+{
+	closed = true;
+	pthread_rwlock_wrlock(&in_use);
+	pthread_rwlock_unlock(&in_use);
+}
+
 static int control_write(const void *buf, uint32_t count, uint64_t offset)
 {
 	struct plugin_packet packet = { .type = PLUGIN_COMMAND };
@@ -240,7 +252,7 @@ static int control_write(const void *buf, uint32_t count, uint64_t offset)
 	}
 	memcpy(&packet.command, buf, sizeof(packet.command));
 	if (le32toh(packet.command.verb) == HANDOVER_RUN)
-		closed = true;
+		close_memory();
 	err = ask(&packet, &answer);
 	if (!err)
 		return 0;
@@ -250,10 +262,13 @@ static int control_write(const void *buf, uint32_t count, uint64_t offset)
 
 /* ---- clients ---- */
 
-static int refuse_closed(const struct export *e)
+/* To be followed by memory_end(), unless it fails. */
+static int memory_begin(const struct export *e)
 {
+	pthread_rwlock_rdlock(&in_use);
 	if (!closed)
 		return 0;
+	pthread_rwlock_unlock(&in_use);
 	nbdkit_error("%s: the guest has it", e->name);
 	nbdkit_set_error(EPERM);
 	return -1;
@@ -323,8 +338,9 @@ static int block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
 	return 0;
 }
 
-static int done(const struct export *e, int err, const char *what)
+static int memory_end(const struct export *e, int err, const char *what)
 {
+	pthread_rwlock_unlock(&in_use);
 	if (!err)
 		return 0;
 	errno = -err;
@@ -340,9 +356,9 @@ static int read_export(void *handle, void *buf, uint32_t count, uint64_t offset,
 	(void)flags;
 	if (e->is_control)
 		return control_read(buf, count, offset);
-	if (refuse_closed(e))
+	if (memory_begin(e))
 		return -1;
-	return done(e, file_read(e->fd, buf, count, offset), "read");
+	return memory_end(e, file_read(e->fd, buf, count, offset), "read");
 }
 
 static int write_export(void *handle, const void *buf, uint32_t count,
@@ -353,9 +369,9 @@ static int write_export(void *handle, const void *buf, uint32_t count,
 	(void)flags;
 	if (e->is_control)
 		return control_write(buf, count, offset);
-	if (refuse_closed(e))
+	if (memory_begin(e))
 		return -1;
-	return done(e, file_write(e->fd, buf, count, offset), "write");
+	return memory_end(e, file_write(e->fd, buf, count, offset), "write");
 }
 
 /* Also when holes are not wanted: memory has nothing to be allocated in advance for. */
@@ -365,9 +381,9 @@ static int zero_export(void *handle, uint32_t count, uint64_t offset,
 	const struct export *e = handle;
 
 	(void)flags;
-	if (refuse_closed(e))
+	if (memory_begin(e))
 		return -1;
-	return done(e, file_punch(e->fd, offset, count), "make a hole");
+	return memory_end(e, file_punch(e->fd, offset, count), "make a hole");
 }
 
 static int flush_export(void *handle, uint32_t flags)

@@ -472,6 +472,31 @@ case_no_quit()
 	ends 0 && guest_is there && grep -q "do not let it run" err
 }
 
+is_paused_here()
+{
+	[ "$(last_word src.log)" = stands ]
+}
+
+# Somebody else writes, what is there already, when it is to run: not until that is done.
+case_write_under_way()
+{
+	local got=0
+
+	nbdkit_with log -- logfile=requests && sed -i "2i export LD_PRELOAD=$OUT/tests/hold-write.so HOLD_WRITE=$PWD/held" \
+		bin/nbdkit && start --hot 1500 -- -- --fail load:slow &&
+		there=$(receiver_child standin-qemu) || return 1
+	qemu-io -f raw -c 'write -P 0 32764k 4k' "nbd+unix:///ram?socket=$PWD/nbd" &
+	await "$dst" [ -e held ] || return 1
+	migrate
+	await "$tool" is_slow_at load || return 1
+	! grep -q "runs at" dst.log && touch go && await "$tool" is_paused_here || return 1
+	# It is loaded, and would run by now.
+	sleep 1
+	! grep -q "runs at" dst.log || got=1
+	rm held
+	ends 0 && guest_is there && [ "$got" = 0 ]
+}
+
 # The receiver has seen it, and it goes no further.
 has_begun()
 {
@@ -592,7 +617,7 @@ case_killed()
 }
 
 cases=(
-	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone killed_at_start
+	unix tcp_tls busy strict again write_under_way paused no_quit interrupted no_receiver sender_gone killed_at_start
 	beside_others does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
 	bandwidth dry_run free
 	filter_log filter_log_busy filter_log_reconnect filter_rate_reconnect filter_delay
