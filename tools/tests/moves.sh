@@ -46,6 +46,8 @@ kill_victim()
 {
 	case $1 in
 	tool)	kill -KILL "$tool" ;;
+	# It has to see that before QEMU goes on.
+	int)	kill -INT "$tool" && sleep 1 ;;
 	receive) kill -KILL "$dst" ;;
 	nbdkit)	kill -KILL "$(receiver_child nbdkit)" ;;
 	src)	kill -KILL "$src" ;;

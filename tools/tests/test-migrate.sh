@@ -582,7 +582,7 @@ case_stuck()
 	[ "$ret" = 0 ] && ends "$status" && grep -q "$text" err && guest_is here
 }
 
-# killed VICTIM PHASE WHERE STATUS: in the phase; where the guest is in the end.
+# killed VICTIM PHASE WHERE STATUS: in the phase, or interrupted ("int", the tool); where the guest is in the end.
 case_killed()
 {
 	local victim=$1 phase=$2 where=$3 status=$4 ret=1
@@ -635,6 +635,8 @@ cases=(
 	"killed tool rounds here 137" "killed tool stop here 137"
 	"killed tool migrate here 137" "killed tool load here 137"
 	"killed tool cont there 137"
+	"killed int stop here 130" "killed int migrate here 130" "killed int load here 130"
+	"killed int cont there 0"
 	"killed receive rounds here 1" "killed receive stop here 1"
 	"killed receive migrate here 1" "killed receive load here 1"
 	"killed receive cont there 5"
