@@ -582,7 +582,8 @@ case_stuck()
 	[ "$ret" = 0 ] && ends "$status" && grep -q "$text" err && guest_is here
 }
 
-# killed VICTIM PHASE WHERE STATUS: in the phase, or interrupted ("int", the tool); where the guest is in the end.
+# killed VICTIM PHASE WHERE STATUS: in the phase, or interrupted ("int", the tool); where the
+# guest is in the end.
 case_killed()
 {
 	local victim=$1 phase=$2 where=$3 status=$4 ret=1
@@ -617,7 +618,8 @@ case_killed()
 }
 
 cases=(
-	unix tcp_tls busy strict again write_under_way paused no_quit interrupted no_receiver sender_gone killed_at_start
+	unix tcp_tls busy strict again paused no_quit interrupted no_receiver sender_gone killed_at_start
+	write_under_way
 	beside_others does_not_converge skips throttled throttled_to_a_rate timeout_cancel timeout_pause
 	bandwidth dry_run free
 	filter_log filter_log_busy filter_log_reconnect filter_rate_reconnect filter_delay
