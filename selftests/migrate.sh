@@ -7,7 +7,8 @@
 # tools/demo/workload.c; its console shows whether a tick was lost.
 #
 # HOPS says how often, 2 unless given, 20 with DIRTYTRACK_FULL, which also has it refuse to
-# go, and slowed down so that it can; a kernel that checks itself makes fewer. ACCEL is
+# go, slowed down so that it can, and moved beside a backup and a monitor of the same memory; a
+# kernel that checks itself makes fewer. ACCEL is
 # kvm unless given. "make -C tools check-qemu" runs it without a module, all but the
 # tracking being real; see tools/tests/standin.c.
 
@@ -41,15 +42,19 @@ fi
 for file in "$DIRTYTRACK" "$built/qmp"; do
 	[ -x "$file" ] || bail_out "there is no $file: build tools and selftests first"
 done
-command -v nbdkit >/dev/null || bail_out "nbdkit is not installed"
+for program in jq nbdkit qemu-img qemu-nbd; do
+	command -v "$program" >/dev/null || bail_out "$program is not installed"
+done
 [ -s "$GUEST/vmlinux" ] || bail_out "there is no guest in $GUEST: run tools/demo/build-guest"
 
 dir=$(mktemp -d)
 cd "$dir"
-# The guest's process, and that of the one it came from.
-vm='' old=''
+# The guest's process, and that of the one it came from; what looks at its memory.
+vm='' old='' job='' monitor=''
 clean_up()
 {
+	[ -z "$job" ] || kill "$job" 2>/dev/null || :
+	[ -z "$monitor" ] || kill "$monitor" 2>/dev/null || :
 	[ -z "$old" ] || kill "$old" 2>/dev/null || :
 	[ -z "$vm" ] || kill "$vm" 2>/dev/null || :
 	wait 2>/dev/null || :
@@ -122,7 +127,8 @@ machine()
 		-append "console=ttyS0 panic=-1 quiet -- $workload"
 		-serial "file:vm$1/console"
 		-qmp "unix:vm$1/qmp,server=on,wait=off"
-		-qmp "unix:vm$1/qmp2,server=on,wait=off")
+		-qmp "unix:vm$1/qmp2,server=on,wait=off"
+		-qmp "unix:vm$1/qmp3,server=on,wait=off")
 }
 
 receiver()
@@ -166,12 +172,24 @@ migrate()
 	[ "$status" = "$want" ]
 }
 
+# event NAME FILTER: of the last of that name, with --json.
+event()
+{
+	grep '^{' migrate.out | jq -rs "map(select(.event == \"$1\"))[-1] | $2"
+}
+
+identical()
+{
+	grep -q "^identical: $pages pages" migrate.out ||
+		[ "$(event verified '"\(.pages) \(.different)"')" = "$pages 0" ]
+}
+
 # has_left MIGRATE_OPTION... TARGET: it is there, and its QEMU has ended.
 has_left()
 {
 	migrate 0 --verify "$@" || return 1
 	old=$vm
-	grep -q "^identical: $pages pages" migrate.out && wait_for eval "! kill -0 $old 2>/dev/null"
+	identical && wait_for eval "! kill -0 $old 2>/dev/null"
 }
 
 # is_moved MIGRATE_OPTION... TARGET: to the QEMU that waits.
@@ -184,7 +202,7 @@ is_moved()
 
 hop=0
 printf 'user:%064d\n' 7 >psk
-plan "$((4 + 2 * hops + (${#full} ? 5 : 0)))"
+plan "$((4 + 2 * hops + (${#full} ? 7 : 0)))"
 
 mkdir vm0
 machine 0
@@ -216,14 +234,22 @@ half_refused()
 	[ "$status" = 1 ] && grep -q "memory more: it is shared and not on one of the slots" refused.out && is_well
 }
 
-# It writes as fast as it is copied.
-slow_link=(--max-bandwidth 4M --downtime 500)
+# It writes as fast as it is copied, or faster.
+slow_link=(--max-bandwidth 2M --downtime 500 --strict --json --output +THROTTLE)
+
+rounds()
+{
+	grep '^{' migrate.out | jq -c 'select(.event == "round") |
+		[.round, .pages, .skipped, .left, .throttle]' | paste -s -d ' '
+}
 
 does_not_converge()
 {
 	waiting --listen "unix:$dir/socket" || return 1
-	migrate 3 "${slow_link[@]}" --timeout 5 "$socket" && wait_for eval "! kill -0 $new 2>/dev/null" &&
-		is_well
+	migrate 3 "${slow_link[@]}" "$socket" || return 1
+	note "$(rounds)"
+	[ "$(event rounds_end .reason)" = no-progress ] &&
+		wait_for eval "! kill -0 $new 2>/dev/null" && is_well
 }
 
 new_receiver()
@@ -237,7 +263,7 @@ if [ -n "$full" ]; then
 	check "without a receiver it stays and is well" without_receiver
 	check "without half of its memory it stays and is well" half_refused
 	new_receiver
-	check "a link too slow for it: given up in time, it stays and is well" does_not_converge
+	check "a link too slow for it: rounds bring no progress, it stays and is well" does_not_converge
 	new_receiver
 fi
 
@@ -310,9 +336,65 @@ done
 slowed_down()
 {
 	waiting --listen "unix:$dir/socket" &&
-		is_moved "${slow_link[@]}" --throttle auto --strict "$socket"
+		is_moved "${slow_link[@]}" --throttle auto "$socket" || return 1
+	note "$(rounds)"
+	[ "$(event rounds_end .reason)" = fits ] && was_throttled
 }
-[ -z "$full" ] || moves "by a link too slow for it, the guest slowed down" slowed_down
+
+# More with each step, if there were several.
+was_throttled()
+{
+	[ "$(grep '^{' migrate.out | jq -s 'map(select(.event == "round").throttle // empty) |
+		length > 0 and . == (sort | reverse)')" = true ]
+}
+
+has_version()
+{
+	kill -0 "$job" && [ -e "versions/more$hop.$1.qcow2" ]
+}
+
+# By a monitor of its own; the guest stands still for one at a time. When its QEMU is gone
+# there is nothing to make versions of.
+beside_others()
+{
+	local from=$hop
+
+	mkdir versions
+	"$DIRTYTRACK" backup "ram$hop" "more$hop" versions --incremental --interval 1 --retries 1 \
+		--qmp "vm$hop/qmp3" --timeout 60 >backup.out 2>&1 &
+	job=$!
+	"$DIRTYTRACK" rate "ram$hop" --interval 1 --count 1000000 --json >rates 2>&1 &
+	monitor=$!
+	wait_for has_version 1 || { note "$(cat backup.out)"; return 1; }
+	waiting --listen "unix:$dir/socket" && is_moved --downtime 2000 "$socket" &&
+		wait_for eval "! kill -0 $job 2>/dev/null" && kill "$monitor" || return 1
+	wait "$monitor" 2>/dev/null || :
+	job='' monitor=''
+	[ "$(jq -s 'map(.dirty) | add > 100' rates)" = true ] && versions_are_readable "$from" ||
+		{ note "$(cat backup.out)"; return 1; }
+}
+
+# versions_are_readable N: of the Nth machine, with all that they are based on.
+versions_are_readable()
+{
+	local file mib
+
+	[ -z "$(find versions -name '*.partial')" ] || return 1
+	for file in versions/*.qcow2; do
+		case $file in
+		versions/ram"$1".*) mib=$ram_mib ;;
+		*) mib=$more_mib ;;
+		esac
+		qemu-img check -q "$file" && qemu-img convert -O raw "$file" image &&
+			[ "$(stat -c %s image)" = $((mib << 20)) ] || return 1
+	done
+	# The guest's kernel is in it, and not only zeroes.
+	qemu-img convert -O raw "versions/ram$1.0.qcow2" image && grep -qa "Linux version" image
+}
+if [ -n "$full" ]; then
+	moves "by a link too slow for it, the guest slowed down" slowed_down
+	moves "beside a backup and a monitor" beside_others
+fi
 
 check "no tick was lost on the way" no_tick_is_lost
 check "no page was bad" [ "$(tick 8)" = 0 ]
