@@ -169,10 +169,16 @@ static uint64_t unheard_ms(const struct secondary *s)
 /* The primary has stopped its guest, by what it said when it attached. */
 static bool is_fenced_by_lease(const struct secondary *s)
 {
-	uint64_t lease = s->head->lease_ms;
+	uint64_t lease = __atomic_load_n(&s->head->lease_ms, __ATOMIC_ACQUIRE);
 
-	return lease && !s->head->detached &&
+	return lease && !__atomic_load_n(&s->head->detached, __ATOMIC_ACQUIRE) &&
 	       unheard_ms(s) > lease * LEASE_MARGIN + LEASE_MARGIN_MS;
+}
+
+/* No guest runs at the primary, once no server is here that it could be heard by. */
+static bool is_fenced(const struct secondary *s)
+{
+	return s->head->forced || s->fence || is_fenced_by_lease(s);
 }
 
 /* An errno, with a message to whoever asks; or 0. */
@@ -199,6 +205,8 @@ static int fail(struct secondary *s, enum store_phase to, const char *why)
 {
 	note(s, why);
 	msg_note("no failover: %s", why);
+	if (to == STORE_FAILED)
+		s->head->failed = true;
 	set_phase(s, to);
 	return -EIO;
 }
@@ -303,21 +311,32 @@ static int let_run(struct secondary *s)
 	return 0;
 }
 
+/* As it was before.  A slot that a guest was about to run on takes no epochs any more. */
+static int give_up(struct secondary *s, const char *why)
+{
+	server_stop(&s->opts.server);
+	fail(s, s->head->failed ? STORE_FAILED : STORE_REPLICA, why);
+	return start_server(s);
+}
+
 /*
  * No epoch is taken from here on: the server that might is dead, and the next one says
- * only what becomes of this.
+ * only what becomes of this.  Until it was dead it may have answered the primary, whose
+ * guest goes on by that: so only now is it known whether the lease has ended.
  */
-static int failover(struct secondary *s, bool force)
+static int failover(struct secondary *s)
 {
 	int ret;
 
 	server_stop(&s->opts.server);
+	if (!is_fenced(s))
+		return give_up(s, "the primary was heard of again");
+	if (s->automatic && !s->asked)
+		msg_note("nothing was heard of the primary for %.1f s",
+			 unheard_ms(s) / 1000.0);
 	ret = start_server(s);
-	if (!ret && s->fence && !force && shell_run(s->fence)) {
-		fail(s, STORE_REPLICA, "the fence command failed");
-		server_stop(&s->opts.server);
-		return start_server(s);
-	}
+	if (!ret && s->fence && !s->head->forced && shell_run(s->fence))
+		return give_up(s, "the fence command failed");
 	if (!ret)
 		ret = settle_store(s);
 	if (ret)
@@ -327,10 +346,18 @@ static int failover(struct secondary *s, bool force)
 	return 0;
 }
 
+/* It is in the journal, with all that whoever goes on with it has to know. */
+static void decide(struct secondary *s, bool asked, bool force)
+{
+	s->asked = asked;
+	s->head->forced = force;
+	set_phase(s, STORE_FAILING_OVER);
+}
+
 /* ---- what is asked ---- */
 
 /* A packet of the plugin.  False when there will be none any more. */
-static bool serve_packet(struct secondary *s, bool *begun, bool *force)
+static bool serve_packet(struct secondary *s, bool *begun)
 {
 	struct failover_packet packet;
 	struct failover_answer answer;
@@ -344,9 +371,8 @@ static bool serve_packet(struct secondary *s, bool *begun, bool *force)
 	answer.error = check_failover(s, packet.force);
 	if (!answer.error) {
 		note(s, "");
-		set_phase(s, STORE_FAILING_OVER);
+		decide(s, true, packet.force);
 		*begun = true;
-		*force = packet.force;
 	}
 	return send(s->opts.server.control, &answer, sizeof(answer),
 		    MSG_NOSIGNAL) == sizeof(answer);
@@ -362,9 +388,7 @@ static bool is_due(struct secondary *s)
 	s->tried = now();
 	if (check_failover(s, false))
 		return false;
-	msg_note("nothing was heard of the primary for %.1f s",
-		 unheard_ms(s) / 1000.0);
-	set_phase(s, STORE_FAILING_OVER);
+	decide(s, false, false);
 	return true;
 }
 
@@ -410,7 +434,7 @@ static int serve(struct secondary *s)
 			{ .fd = s->opts.server.pidfd, .events = POLLIN },
 			{ .fd = s->qemu.pid ? s->qemu.pidfd : -1, .events = POLLIN },
 		};
-		bool gone = false, begun = false, force = false;
+		bool gone = false, begun = false;
 		int ret = 0;
 
 		if (interrupted && !pass_signal(s))
@@ -421,7 +445,7 @@ static int serve(struct secondary *s)
 			else if (fds[2].revents)
 				restart_qemu(s);
 			if (fds[0].revents)
-				gone = !serve_packet(s, &begun, &force);
+				gone = !serve_packet(s, &begun);
 			gone |= fds[1].revents != 0;
 		}
 		check_supervisor(s);
@@ -430,7 +454,7 @@ static int serve(struct secondary *s)
 			started = now();
 		}
 		if (begun || is_due(s))
-			ret = failover(s, force);
+			ret = failover(s);
 		else if (gone)
 			ret = restart_server(s);
 		if (ret)
@@ -459,7 +483,7 @@ static int begin_work(struct secondary *s)
 		return ret;
 	/* The QEMU that had begun was killed with who began it. */
 	if (phase(s) == STORE_FAILING_OVER)
-		return failover(s, false);
+		return failover(s);
 	ret = start_qemu(s);
 	return ret ? ret : start_server(s);
 }

@@ -39,6 +39,7 @@ struct secondary {
 	struct store_head *head;
 	struct incoming qemu;
 	int guest_fd;		/* pidfd of a guest that another one let run; or -1 */
+	bool asked;		/* to take over, by somebody */
 	double tried;		/* when it last tried to take over by itself */
 	unsigned int servers;	/* started, and not alive for long */
 	unsigned int qemus;

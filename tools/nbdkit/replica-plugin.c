@@ -209,10 +209,11 @@ static int attach(struct client *client, const struct replica_command *c)
 	owner = client;
 	generation = client->generation = begun;
 	prepared.set = false;
-	head->lease_ms = le32toh(c->lease_ms);
-	head->detached = 0;
-	head->attached = 1;
+	/* Before there is a lease: one that was not heard of since is over. */
 	heard(begun);
+	__atomic_store_n(&head->lease_ms, le32toh(c->lease_ms), __ATOMIC_RELEASE);
+	__atomic_store_n(&head->detached, 0, __ATOMIC_RELEASE);
+	head->attached = 1;
 	return 0;
 }
 

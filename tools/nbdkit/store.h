@@ -72,6 +72,8 @@ struct store_epoch {
  * @phase: one of enum store_phase
  * @qemu: process of the QEMU that waits, or has the guest
  * @ran: the guest was let run, and its QEMU has said so
+ * @forced: of a failover that was decided: it is certain that no guest runs elsewhere
+ * @failed: a guest was to run here before, and may have changed the slots
  * @attached: somebody replicates
  * @detached: he did, and said that he would not any more
  * @seen_ms: monotonic milliseconds when he was last heard of; 0 for never
@@ -91,6 +93,8 @@ struct store_head {
 	uint64_t phase;
 	uint64_t qemu;
 	uint64_t ran;
+	uint64_t forced;
+	uint64_t failed;
 	uint64_t attached;
 	uint64_t detached;
 	uint64_t seen_ms;

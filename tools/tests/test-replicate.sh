@@ -270,6 +270,103 @@ start()
 	start_secondary -- && start_primary && replicate "$@" && replicated_to 2
 }
 
+# A primary without a guest, who does what he is told to: by lines from standard input, each of
+# which is answered by one. The first word is of which connection; it is made when it is named.
+cat >"$top/talk" <<'END'
+import socket, struct, sys
+CONTROL, SIZE = b".control", 328
+def receive(s, n):
+    data = b""
+    while len(data) < n:
+        more = s.recv(n - len(data))
+        if not more:
+            raise OSError("gone")
+        data += more
+    return data
+class Connection:
+    def __init__(self, path):
+        self.s = s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        receive(s, 18)
+        s.sendall(struct.pack(">I", 3))
+        s.sendall(b"IHAVEOPT" + struct.pack(">III", 7, len(CONTROL) + 6, len(CONTROL)) + CONTROL + b"\0\0")
+        kind = 3
+        while kind == 3:
+            _, _, kind, n = struct.unpack(">QIII", receive(s, 20))
+            receive(s, n)
+        assert kind == 1
+    def request(self, kind, data=b"", n=0):
+        self.s.sendall(struct.pack(">IHHQQI", 0x25609513, 0, kind, 7, 0, len(data) or n) + data)
+        _, error, _ = struct.unpack(">IIQ", receive(self.s, 16))
+        return error, receive(self.s, n) if n and not error else b""
+    def status(self):
+        _, data = self.request(0, n=SIZE)
+        return struct.unpack_from("<QII16sQQI", data), data[56:312].split(b"\0")[0].decode()
+    def command(self, verb, session, epoch=0, lease=0):
+        return self.request(1, struct.pack("<QII16sQQQII", 0x4143494c504552, 1, verb, session,
+                                           epoch, 0, 0, lease, 0))[0]
+connections, session = {}, bytes(16)
+for line in sys.stdin:
+    who, what, *args = line.split()
+    try:
+        c = connections.setdefault(who, None) or Connection(sys.argv[1])
+        connections[who] = c
+        if what == "attach":
+            said = c.command(1, session, lease=int(args[0]))
+        elif what == "session":
+            session = c.status()[0][3]
+            said = session.hex()
+        elif what == "forget":
+            session, said = bytes(16), 0
+        elif what == "commit":
+            said = c.command(2, session, epoch=int(args[0]))
+        elif what == "detach":
+            said = c.command(3, session)
+        elif what == "flush":
+            said = c.request(3)[0]
+        elif what == "phase":
+            said = c.status()[0][2]
+        elif what == "message":
+            said = c.status()[1]
+        elif what == "close":
+            c.s.close()
+            del connections[who]
+            said = 0
+    except OSError as e:
+        connections[who] = None
+        said = "lost"
+    print(said, flush=True)
+END
+
+start_talking()
+{
+	coproc TALK { exec python3 "$top/talk" nbd; }
+}
+
+# says ANSWER WORD...
+says()
+{
+	local want=$1 got=
+	shift
+
+	echo "$*" >&"${TALK[1]}" && read -r got <&"${TALK[0]}" && is "$*" "$got" "$want"
+}
+
+# tells WORD...: the answer
+tells()
+{
+	local got
+
+	echo "$*" >&"${TALK[1]}" && read -r got <&"${TALK[0]}" && echo "$got"
+}
+
+# attached LEASE: by one who has committed an epoch.
+attached()
+{
+	start_secondary "${@:2}" -- && start_talking && says 0 a attach "$1" &&
+		tells a session >/dev/null && says 0 a commit 1 && says 0 a flush
+}
+
 # ---- cases ----
 
 case_failover()
@@ -386,6 +483,40 @@ case_lease_interrupted()
 	ends 130 && guest_is here || return 1
 	sleep 4
 	! failover 2>err && grep -q "which has no lease" err && guest_is here
+}
+
+# Until its server is dead the secondary may be heard of: who was answered goes on.
+case_lease_heard_last()
+{
+	export DIRTYTRACK_STANDIN_KILL=$PWD/hold
+	attached 1000 || return 1
+	sleep 2.5
+	touch hold
+	failover 2>err &
+	await "$!" [ -e hold.held ] && says 2 a phase && rm hold || return 1
+	! wait "$!" && grep -q "heard of again" err && [ "$(status .phase)" = replica ] || return 1
+	# He is back, and gone in the end.
+	says lost a phase
+	says 0 a attach 1000 && tells a session >/dev/null && says 0 a commit 2 && says 0 a flush || return 1
+	sleep 2.5
+	failover 2>err
+	! grep -q "lease" err
+}
+
+# It was certain when it was decided, also for the worker that goes on with it.
+case_forced_goes_on()
+{
+	export DIRTYTRACK_STANDIN_KILL=$PWD/hold
+	start_secondary --fence "touch fenced; false" -- && start_primary && replicate &&
+		await "$tool" beyond 2 || return 1
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	touch hold
+	failover --force 2>err &
+	await "$!" [ -e hold.held ] || return 1
+	kill -KILL "$(worker)"
+	rm hold
+	wait "$!" && guest_is there && [ ! -e fenced ]
 }
 
 # Its QEMU is dead, which is not such an end.
@@ -707,7 +838,7 @@ case_killed()
 
 cases=(
 	failover small_buffer count interrupted reconnect refused taken_over lease
-	lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
+	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" throttle tcp_tls
 	undo not_undone undo_refused undo_tries_again
 )
