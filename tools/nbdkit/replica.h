@@ -34,7 +34,10 @@
 #define REPLICA_MESSAGE_LEN 256
 
 enum replica_verb {
-	/* .session is the one we had before, or zeros; .lease_ms. */
+	/*
+	 * .session is the one we had before, or zeros; .lease_ms.  If it is that of who
+	 * attached last, it stays so; otherwise there is a new one.
+	 */
 	REPLICA_ATTACH = 1,
 	/* .epoch with .state_size bytes of state and, by its flag, .checksum: by the next FLUSH. */
 	REPLICA_COMMIT,

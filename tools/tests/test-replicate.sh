@@ -459,6 +459,21 @@ case_taken_over()
 	ends 6 && [ "$(last_word src.log)" = stands ] && guest_is there
 }
 
+# Whoever comes back by his number has it for ever, whether he had an answer or not: nobody
+# else has sent anything.
+case_session()
+{
+	local first
+
+	attached 0 || return 1
+	first=$(tells a session)
+	says 0 b attach 0 && says "$first" b session && says 22 a commit 2 &&
+		says 0 b commit 2 && says 0 b flush || return 1
+	# Of somebody else it is another.
+	says 0 b detach && says 0 c forget && says 0 c attach 0 || return 1
+	! says "$first" c session >/dev/null
+}
+
 # Its guest stands still when the secondary is silent, and goes on when it is not.
 case_lease()
 {
@@ -837,7 +852,7 @@ case_killed()
 }
 
 cases=(
-	failover small_buffer count interrupted reconnect refused taken_over lease
+	failover small_buffer count interrupted reconnect refused taken_over session lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" throttle tcp_tls
 	undo not_undone undo_refused undo_tries_again
