@@ -519,12 +519,33 @@ static int set_up_slot(struct secondary *s, const struct slot_arg *arg)
 	return slot->log;
 }
 
+/* They are in parameters of nbdkit, before a ':', and are exports beside others. */
+static int check_names(const struct slot_args *slots)
+{
+	unsigned int i;
+
+	for (i = 0; i < slots->nr; i++) {
+		const char *name = slots->slots[i].name;
+
+		if (strchr(name, ':') || !strcmp(name, REPLICA_STATE) ||
+		    !strcmp(name, REPLICA_CONTROL)) {
+			msg_error("slot %s: a secondary's cannot have that name: '" REPLICA_STATE
+				  "', '" REPLICA_CONTROL "' and ':' have another meaning",
+				  name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
 static int set_up(struct secondary *s)
 {
 	struct slot_args *slots = &s->opts.slots;
 	unsigned int i;
-	int ret = slot_args_make(slots);
+	int ret = check_names(slots);
 
+	if (!ret)
+		ret = slot_args_make(slots);
 	if (!ret)
 		ret = slot_args_substitute(slots, s->opts.argv);
 	for (i = 0; i < slots->nr && !ret; i++)

@@ -58,6 +58,8 @@ static int control = -1;
 
 /* Of all that control connections do. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Of the socket to the supervisor, who may take his time. */
+static pthread_mutex_t asking = PTHREAD_MUTEX_INITIALIZER;
 static const struct client *owner;	/* who is attached */
 static _Atomic uint64_t generation;	/* his */
 static struct {
@@ -246,7 +248,10 @@ static int detach(void)
 	return 0;
 }
 
-/* The supervisor has the say, and ends this process by it. */
+/*
+ * The supervisor has the say, and ends this process by it.  Without the lock: who is attached
+ * must be answered meanwhile, or a question would end his lease.
+ */
 static int ask_failover(const struct replica_command *c)
 {
 	struct failover_packet packet = {
@@ -255,6 +260,7 @@ static int ask_failover(const struct replica_command *c)
 	struct failover_answer answer;
 	ssize_t n;
 
+	pthread_mutex_lock(&asking);
 	do {
 		n = send(control, &packet, sizeof(packet), MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);
@@ -262,21 +268,17 @@ static int ask_failover(const struct replica_command *c)
 		do {
 			n = recv(control, &answer, sizeof(answer), 0);
 		} while (n < 0 && errno == EINTR);
+	pthread_mutex_unlock(&asking);
 	return n == sizeof(answer) ? (int)answer.error :
 	       refuse(EIO, "the supervisor is gone");
 }
 
-static int do_command(struct client *client, const struct replica_command *c)
+static int do_own_command(struct client *client, const struct replica_command *c)
 {
 	uint32_t verb = le32toh(c->verb);
 
-	if (le64toh(c->magic) != REPLICA_MAGIC ||
-	    le32toh(c->version) != REPLICA_VERSION)
-		return refuse(EINVAL, "the command is of another version");
 	if (verb == REPLICA_ATTACH)
 		return attach(client, c);
-	if (verb == REPLICA_FAILOVER)
-		return ask_failover(c);
 	if (client != owner || !is_session(c))
 		return refuse(ESTALE, "another one has attached since");
 	heard(client->generation);
@@ -285,6 +287,21 @@ static int do_command(struct client *client, const struct replica_command *c)
 	if (verb == REPLICA_DETACH)
 		return detach();
 	return refuse(EINVAL, "there is no such command");
+}
+
+static int do_command(struct client *client, const struct replica_command *c)
+{
+	int err;
+
+	if (le64toh(c->magic) != REPLICA_MAGIC ||
+	    le32toh(c->version) != REPLICA_VERSION)
+		return refuse(EINVAL, "the command is of another version");
+	if (le32toh(c->verb) == REPLICA_FAILOVER)
+		return ask_failover(c);
+	pthread_mutex_lock(&lock);
+	err = do_own_command(client, c);
+	pthread_mutex_unlock(&lock);
+	return err;
 }
 
 static int control_write(struct client *client, const void *buf, uint32_t count,
@@ -299,9 +316,7 @@ static int control_write(struct client *client, const void *buf, uint32_t count,
 		return -1;
 	}
 	memcpy(&command, buf, sizeof(command));
-	pthread_mutex_lock(&lock);
 	err = do_command(client, &command);
-	pthread_mutex_unlock(&lock);
 	if (err)
 		nbdkit_set_error(err);
 	return err ? -1 : 0;
@@ -332,25 +347,37 @@ static void control_read(struct client *client, void *buf, uint32_t count,
 	memcpy(buf, page + offset, count);
 }
 
-static int commit(struct client *client)
+static int refuse_commit(int err)
 {
 	char why[STORE_MESSAGE_LEN];
-	int ret;
+
+	if (err == -EILSEQ)
+		snprintf(why, sizeof(why), "epoch %" PRIu64 ": it is not the one after epoch %" PRIu64,
+			 prepared.number, head->committed);
+	else
+		snprintf(why, sizeof(why), "epoch %" PRIu64 ": %s", prepared.number,
+			 err == -EBUSY ? "somebody keeps writing to the slots there" :
+			 strerror(-err));
+	refuse(-err, why);
+	return err;
+}
+
+static int commit(struct client *client)
+{
+	int ret = 0;
 
 	pthread_mutex_lock(&lock);
-	if (!prepared.set || client != owner) {
-		pthread_mutex_unlock(&lock);
-		return 0;
-	}
-	prepared.set = false;
-	heard(client->generation);
-	ret = store_commit(store, client->generation, prepared.number,
-			   &prepared.epoch);
-	if (ret) {
-		snprintf(why, sizeof(why), "epoch %" PRIu64 ": %s", prepared.number,
-			 ret == -EBUSY ? "somebody keeps writing to the slots there" :
-			 strerror(-ret));
-		refuse(-ret, why);
+	/* A success would say that what he sent is there. */
+	if (client != owner)
+		ret = -ESTALE;
+	else
+		heard(client->generation);
+	if (!ret && prepared.set) {
+		prepared.set = false;
+		ret = store_commit(store, client->generation, prepared.number,
+				   &prepared.epoch);
+		if (ret)
+			refuse_commit(ret);
 	}
 	pthread_mutex_unlock(&lock);
 	return ret;
@@ -524,7 +551,7 @@ static int flush_export(void *handle, uint32_t flags)
 
 	(void)flags;
 	/* Of a slot alone nothing becomes an epoch. */
-	return client->kind == EXPORT_CONTROL && store ? answer(commit(client)) : 0;
+	return client->kind == EXPORT_CONTROL ? answer(commit(client)) : 0;
 }
 
 /* Of the last epoch: who has attached has sent nothing yet when he wants to know. */

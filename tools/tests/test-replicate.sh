@@ -474,6 +474,52 @@ case_session()
 	! says "$first" c session >/dev/null
 }
 
+# Who is not the one any more must not believe that an epoch of his is there.
+case_flush_refused()
+{
+	attached 0 && says 0 b attach 0 && says 22 a flush && says 0 b flush && says 22 c flush
+}
+
+# What is wrong with it is said.
+case_commit_refused()
+{
+	attached 0 && says 0 a commit 3 && says 22 a flush &&
+		says "epoch 3: it is not the one after epoch 1" a message &&
+		says 0 a commit 2 && says 0 a flush
+}
+
+# However long it takes to be refused, the primary has its answers meanwhile.
+case_refused_late()
+{
+	local ours
+
+	start --lease 2 || return 1
+	ours=$(worker)
+	kill -STOP "$ours"
+	failover 2>err2 &
+	sleep 3
+	alive "$!" && "$cmd" failover --dry-run --timeout 10 "$(uri)" >said && guest_is goes_on ||
+		return 1
+	kill -CONT "$ours"
+	! wait "$!" && grep -q "whose lease has not ended" err2 &&
+		! grep -q '"event": "fenced"' out
+}
+
+# A name that has another meaning for the server, or none.
+case_bad_name()
+{
+	local name got
+
+	mkdir dst
+	for name in a:b .state .control; do
+		got=0
+		DIRTYTRACK_STANDIN=$PWD/dst timeout 20 "$cmd" secondary --slot "$name=16M" --plugin "$plugin" \
+			--listen "unix:$PWD/nbd" -- "$qemu" --ram "{$name}" -incoming defer 2>err || got=$?
+		[ "$got" = 125 ] && grep -qF "slot $name: a secondary's cannot have that name" err ||
+			return 1
+	done
+}
+
 # Its guest stands still when the secondary is silent, and goes on when it is not.
 case_lease()
 {
@@ -852,7 +898,8 @@ case_killed()
 }
 
 cases=(
-	failover small_buffer count interrupted reconnect refused taken_over session lease
+	failover small_buffer count interrupted reconnect refused taken_over session flush_refused
+	commit_refused refused_late bad_name lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" throttle tcp_tls
 	undo not_undone undo_refused undo_tries_again
