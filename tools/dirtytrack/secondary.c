@@ -18,11 +18,13 @@
 #include "qmp.h"
 #include "secondary.h"
 #include "shell.h"
+#include "thread.h"
 #include "units.h"
 
-/* What dies at once is not started for ever. */
+/* What dies at once is not started for ever, unless epochs would be lost by that. */
 #define MAX_STARTS 20
 #define LONG_ENOUGH 2
+#define STEP_SECONDS 0.1
 /* A signal is seen after it. */
 #define WAIT_MS 200
 /* For a server that was killed to be dead. */
@@ -75,19 +77,31 @@ static int start_server(struct secondary *s)
 		.nr_fds = 1,
 	};
 	s->head->attached = 0;
+	s->server_began = now();
 	s->opts.server.kind = "dirtytrack-replica";
 	return server_start(&s->opts.server, &s->listener, args, nr);
+}
+
+static bool has_epoch(const struct secondary *s)
+{
+	return __atomic_load_n(&s->head->committed, __ATOMIC_ACQUIRE);
 }
 
 /* It is dead: what it had begun, the next one finishes. */
 static int restart_server(struct secondary *s)
 {
 	server_stop(&s->opts.server);
-	if (++s->servers < MAX_STARTS && !start_server(s)) {
-		usleep(20000 * s->servers);
-		return 0;
+	if (now() > s->server_began + LONG_ENOUGH)
+		s->servers = 0;
+	while (!interrupted && (has_epoch(s) || s->servers < MAX_STARTS)) {
+		if (s->servers < MAX_STARTS && ++s->servers == MAX_STARTS)
+			msg_note("nbdkit does not live: it is tried again");
+		interrupt_sleep(now() + s->servers * STEP_SECONDS / 5);
+		if (!start_server(s))
+			return 0;
 	}
-	msg_error("nbdkit does not live");
+	if (!interrupted)
+		msg_error("nbdkit does not live");
 	return -EIO;
 }
 
@@ -127,34 +141,109 @@ static void end_qemu(struct secondary *s)
 	incoming_end(&s->qemu);
 }
 
-/* The one that waits has ended, which nobody had asked of it. */
-static void restart_qemu(struct secondary *s)
-{
-	incoming_reap(&s->qemu);
-	incoming_end(&s->qemu);
-	msg_note("%s: it has ended, and is started again", s->opts.argv[0]);
-	if (++s->qemus == MAX_STARTS || start_qemu(s))
-		msg_note("%s: none waits now: failover will try again",
-			 s->opts.argv[0]);
-}
-
 /* One of a worker that was killed: its guard kills it, and no other may run meanwhile. */
 static int wait_for_old_qemu(struct secondary *s)
 {
 	struct pollfd fd = { .events = POLLIN };
+	double end = now() + LOCK_SECONDS;
+	int ret = 0;
+
+	if (!s->old_qemu)
+		return 0;
+	fd.fd = pidfd_open(s->old_qemu, 0);
+	while (fd.fd >= 0 && ret <= 0 && now() < end && !interrupted)
+		ret = poll(&fd, 1, WAIT_MS);
+	if (fd.fd >= 0) {
+		close(fd.fd);
+		if (ret <= 0) {
+			msg_error("process %d, QEMU, does not end", s->old_qemu);
+			return -EBUSY;
+		}
+	}
+	s->old_qemu = 0;
+	return 0;
+}
+
+/*
+ * In a thread of its own: one that is slow to start, or hangs, is in the way of no epoch. Until
+ * it has ended s->qemu is its own.
+ */
+static void *starter_main(void *arg)
+{
+	struct secondary *s = arg;
+
+	s->start_error = wait_for_old_qemu(s);
+	if (!s->start_error)
+		s->start_error = start_qemu(s);
+	__atomic_store_n(&s->started, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void begin_qemu(struct secondary *s)
+{
+	s->started = false;
+	s->qemu_began = now();
+	s->starting = !thread_start(&s->starter, starter_main, s);
+}
+
+/* One that has been begun, however long it takes; -errno when there is none by that. */
+static int end_begin(struct secondary *s)
+{
+	if (!s->starting)
+		return 0;
+	pthread_join(s->starter, NULL);
+	s->starting = false;
+	if (!s->start_error)
+		s->waited = true;
+	return s->start_error;
+}
+
+static bool has_qemu(const struct secondary *s)
+{
+	return !s->starting && s->qemu.pid;
+}
+
+/* When it is tried again: the more have failed, the later. */
+static void plan_qemu(struct secondary *s)
+{
+	if (now() > s->qemu_began + LONG_ENOUGH)
+		s->qemus = 0;
+	else if (s->qemus < MAX_STARTS)
+		s->qemus++;
+	s->qemu_next = now() + s->qemus * STEP_SECONDS * 5;
+}
+
+/* The one that waits has ended, which nobody had asked of it. */
+static void lose_qemu(struct secondary *s)
+{
+	incoming_reap(&s->qemu);
+	incoming_end(&s->qemu);
+	msg_note("%s: it has ended, and is started again", s->opts.argv[0]);
+	plan_qemu(s);
+}
+
+/*
+ * There is one that waits, or will be.  One that does not start is an error as long as none
+ * has and nothing is lost by that.
+ */
+static int tend_qemu(struct secondary *s)
+{
 	int ret;
 
-	if (!s->head->qemu)
-		return 0;
-	fd.fd = pidfd_open(s->head->qemu, 0);
-	if (fd.fd < 0)
-		return 0;
-	ret = poll(&fd, 1, LOCK_SECONDS * 1000);
-	close(fd.fd);
-	if (ret > 0)
-		return 0;
-	msg_error("process %" PRIu64 ", QEMU, does not end", s->head->qemu);
-	return -EBUSY;
+	if (s->starting && __atomic_load_n(&s->started, __ATOMIC_ACQUIRE)) {
+		ret = end_begin(s);
+		if (ret && !s->waited && !has_epoch(s))
+			return ret;
+		if (ret) {
+			msg_note("%s: none waits now: it is tried again, and by failover",
+				 s->opts.argv[0]);
+			plan_qemu(s);
+		}
+	}
+	if (phase(s) == STORE_REPLICA && !s->starting && !s->qemu.pid &&
+	    now() >= s->qemu_next)
+		begin_qemu(s);
+	return 0;
 }
 
 /* ---- taking over ---- */
@@ -283,6 +372,8 @@ static int let_run(struct secondary *s)
 	const struct store_epoch *epoch;
 	uint64_t number;
 
+	if (wait_for_old_qemu(s))
+		return fail(s, STORE_FAILED, msg_last());
 	if (undo_others(s))
 		return -EIO;
 	number = s->head->committed;
@@ -335,6 +426,8 @@ static int failover(struct secondary *s)
 		msg_note("nothing was heard of the primary for %.1f s",
 			 unheard_ms(s) / 1000.0);
 	ret = start_server(s);
+	/* However it went. A guard that it forks would keep the lock of a store that is open. */
+	end_begin(s);
 	if (!ret && s->fence && !s->head->forced && shell_run(s->fence))
 		return give_up(s, "the fence command failed");
 	if (!ret)
@@ -426,13 +519,11 @@ static void check_supervisor(struct secondary *s)
 
 static int serve(struct secondary *s)
 {
-	double started = now();
-
 	while (!has_ended(s)) {
 		struct pollfd fds[] = {
 			{ .fd = s->opts.server.control, .events = POLLIN },
 			{ .fd = s->opts.server.pidfd, .events = POLLIN },
-			{ .fd = s->qemu.pid ? s->qemu.pidfd : -1, .events = POLLIN },
+			{ .fd = has_qemu(s) ? s->qemu.pidfd : -1, .events = POLLIN },
 		};
 		bool gone = false, begun = false;
 		int ret = 0;
@@ -443,20 +534,18 @@ static int serve(struct secondary *s)
 			if (fds[2].revents && phase(s) == STORE_RUNNING)
 				incoming_reap(&s->qemu);
 			else if (fds[2].revents)
-				restart_qemu(s);
+				lose_qemu(s);
 			if (fds[0].revents)
 				gone = !serve_packet(s, &begun);
 			gone |= fds[1].revents != 0;
 		}
 		check_supervisor(s);
-		if (now() > started + LONG_ENOUGH) {
-			s->servers = s->qemus = 0;
-			started = now();
-		}
 		if (begun || is_due(s))
 			ret = failover(s);
 		else if (gone)
 			ret = restart_server(s);
+		if (!ret)
+			ret = tend_qemu(s);
 		if (ret)
 			return EXIT_RUN;
 	}
@@ -478,14 +567,12 @@ static int begin_work(struct secondary *s)
 		s->guest_fd = pidfd_open(s->head->qemu, 0);
 		return s->guest_fd < 0 ? -ESRCH : start_server(s);
 	}
-	ret = wait_for_old_qemu(s);
-	if (ret)
-		return ret;
+	s->old_qemu = s->head->qemu;
 	/* The QEMU that had begun was killed with who began it. */
 	if (phase(s) == STORE_FAILING_OVER)
 		return failover(s);
-	ret = start_qemu(s);
-	return ret ? ret : start_server(s);
+	/* QEMU comes after it, as it may take its time. */
+	return start_server(s);
 }
 
 static int work(struct secondary *s)
@@ -496,6 +583,7 @@ static int work(struct secondary *s)
 	if (!begin_work(s))
 		status = serve(s);
 	server_stop(&s->opts.server);
+	end_begin(s);
 	if (phase(s) != STORE_RUNNING)
 		end_qemu(s);
 	if (s->orphan)
@@ -581,12 +669,22 @@ static int wait_worker(struct secondary *s, pid_t pid)
 	return status;
 }
 
+/* What has failed is no reason to lose epochs: the guest may need them. */
+static bool is_final(const struct secondary *s, int status, unsigned int starts)
+{
+	if (interrupted)
+		return true;
+	if (WIFSIGNALED(status))
+		return !has_epoch(s) && starts >= MAX_STARTS;
+	return !has_epoch(s) || phase(s) == STORE_RUNNING;
+}
+
 static int supervise(struct secondary *s)
 {
 	unsigned int starts = 0;
 	int status;
 
-	do {
+	for (;;) {
 		double started = now();
 		pid_t pid;
 
@@ -601,12 +699,15 @@ static int supervise(struct secondary *s)
 			_exit(work(s));
 		}
 		status = wait_worker(s, pid);
-		if (!WIFSIGNALED(status))
-			return WEXITSTATUS(status);
-		msg_note("%s: another one goes on", strsignal(WTERMSIG(status)));
 		starts = now() > started + LONG_ENOUGH ? 0 : starts + 1;
-	} while (!interrupted && starts < MAX_STARTS);
-	return 128 + WTERMSIG(status);
+		if (is_final(s, status, starts))
+			break;
+		msg_note("%s: another one goes on", WIFSIGNALED(status) ?
+			 strsignal(WTERMSIG(status)) : "it failed");
+		interrupt_sleep(now() + (starts < MAX_STARTS ? starts : MAX_STARTS) *
+				STEP_SECONDS);
+	}
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 int secondary_run(struct secondary *s)

@@ -10,6 +10,7 @@
 #ifndef SECONDARY_H
 #define SECONDARY_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "../nbdkit/store.h"
@@ -38,9 +39,18 @@ struct secondary {
 	struct store_files files;
 	struct store_head *head;
 	struct incoming qemu;
+	pthread_t starter;	/* starts it */
+	bool starting;
+	bool started;		/* by @starter, which has ended or is about to */
+	int start_error;
+	bool waited;		/* one has been started */
+	double qemu_began;	/* when the last one was begun, */
+	double qemu_next;	/* and the next may be */
+	pid_t old_qemu;		/* of a worker that was killed, until it is dead */
 	int guest_fd;		/* pidfd of a guest that another one let run; or -1 */
 	bool asked;		/* to take over, by somebody */
 	double tried;		/* when it last tried to take over by itself */
+	double server_began;
 	unsigned int servers;	/* started, and not alive for long */
 	unsigned int qemus;
 };

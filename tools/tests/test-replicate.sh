@@ -520,6 +520,46 @@ case_bad_name()
 	done
 }
 
+# A QEMU that hangs is in the way of no epoch, and of no server.
+case_qemu_hangs()
+{
+	start_secondary -- --fail qmp_capabilities:hang && start_primary && replicate &&
+		await "$tool" beyond 2 && grep -q "at qmp_capabilities" dst.log || return 1
+	kill -KILL "$(of_worker nbdkit)"
+	await "$tool" beyond "$(($(epoch) + 1))" && ! grep -q "none waits" dst.log
+}
+
+# One that does not start any more: the epochs stay, and there is one when it does.
+case_qemu_fails()
+{
+	local real=$qemu n
+
+	mkdir bin
+	qemu=$PWD/bin/standin-qemu
+	ln -s "$real" "$qemu"
+	start || return 1
+	ln -sf /bin/false "$qemu"
+	n=$(epoch)
+	kill -KILL "$(worker)"
+	await "$dst" grep -q "none waits now" dst.log && await "$tool" beyond "$((n + 1))" ||
+		return 1
+	ln -sf "$real" "$qemu"
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	slot_is_an_epoch && takes_over
+}
+
+# Before there is an epoch there is nothing to wait for.
+case_qemu_wrong()
+{
+	local got=0
+
+	mkdir dst
+	DIRTYTRACK_STANDIN=$PWD/dst timeout 60 "$cmd" secondary --slot ram=16M --plugin "$plugin" \
+		--listen "unix:$PWD/nbd" -- /bin/false 2>err || got=$?
+	is status "$got" 125
+}
+
 # Its guest stands still when the secondary is silent, and goes on when it is not.
 case_lease()
 {
@@ -899,7 +939,7 @@ case_killed()
 
 cases=(
 	failover small_buffer count interrupted reconnect refused taken_over session flush_refused
-	commit_refused refused_late bad_name lease
+	commit_refused refused_late bad_name qemu_hangs qemu_fails qemu_wrong lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" throttle tcp_tls
 	undo not_undone undo_refused undo_tries_again
