@@ -10,6 +10,7 @@
 enum {
 	OPT_FENCE = 256,
 	OPT_AUTO,
+	OPT_SILENCE,
 	OPT_UNDO,
 };
 
@@ -17,6 +18,7 @@ static const struct option_desc options[] = {
 	INCOMING_OPTIONS,
 	{ OPT_FENCE, "fence", "COMMAND", "before the guest runs here: end it there" },
 	{ OPT_AUTO, "auto", "SECONDS", "take over when the primary is silent for so long" },
+	{ OPT_SILENCE, "silence", "SECONDS", "a primary so silent is replaced by another, 10 unless given" },
 	{ OPT_UNDO, "undo", NULL, "undo what others write to the slots" },
 	{ 0 }
 };
@@ -30,6 +32,8 @@ static int set_option(struct secondary *s, int val, const char *arg)
 	case OPT_UNDO:
 		s->undo = true;
 		return 0;
+	case OPT_SILENCE:
+		return option_seconds("--silence", arg, &s->silence);
 	case OPT_AUTO:
 		if (option_seconds("--auto", arg, &s->automatic))
 			return -1;
@@ -43,7 +47,7 @@ static int set_option(struct secondary *s, int val, const char *arg)
 
 static int secondary(const struct builtin *cmd, int argc, char **argv)
 {
-	struct secondary s = { 0 };
+	struct secondary s = { .silence = 10 };
 	int val, status;
 
 	incoming_options_init(&s.opts);

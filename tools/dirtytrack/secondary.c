@@ -52,8 +52,9 @@ static void note(struct secondary *s, const char *text)
 
 static int start_server(struct secondary *s)
 {
-	struct server_arg args[STORE_MAX_SLOTS + 2] = { 0 };
+	struct server_arg args[STORE_MAX_SLOTS + 3] = { 0 };
 	unsigned int nr = 0, i;
+	char silence[24];
 
 	for (i = 0; i < s->files.nr; i++) {
 		const struct store_slot *slot = &s->files.slots[i];
@@ -76,6 +77,8 @@ static int start_server(struct secondary *s)
 		.fds = { s->files.journal },
 		.nr_fds = 1,
 	};
+	snprintf(silence, sizeof(silence), "%.0f", s->silence * 1000);
+	args[nr++] = (struct server_arg){ .key = "silence", .name = silence };
 	s->head->attached = 0;
 	s->server_began = now();
 	s->opts.server.kind = "dirtytrack-replica";

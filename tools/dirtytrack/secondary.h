@@ -23,6 +23,7 @@
  * @opts: its slots and QEMU, and how to serve
  * @fence: command by which the primary's guest is certain not to run; or NULL
  * @undo: what others write to the slots is undone by each epoch
+ * @silence: seconds after which a primary that is connected, but silent, is gone
  * @automatic: take over when the primary was not heard of for so many seconds; 0: never
  *
  * The others are secondary_run()'s.
@@ -31,6 +32,7 @@ struct secondary {
 	struct incoming_options opts;
 	const char *fence;
 	bool undo;
+	double silence;
 	double automatic;
 
 	pid_t supervisor;

@@ -34,8 +34,6 @@
 
 /* For a server that was killed to be dead. */
 #define LOCK_SECONDS 30
-/* Who was not heard of for so long, though he is connected, is gone. */
-#define SILENT_MS 10000
 
 enum export_kind { EXPORT_SLOT, EXPORT_STATE, EXPORT_CONTROL };
 
@@ -55,6 +53,8 @@ static struct store_files files = { .journal = -1, .state = { -1, -1 } };
 static struct store *store;	/* NULL when nothing is taken any more */
 static struct store_head *head;
 static int control = -1;
+/* Who was not heard of for so long, though he is connected, is gone. */
+static unsigned int silence_ms = 10000;
 
 /* Of all that control connections do. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -107,6 +107,8 @@ static int config(const char *key, const char *value)
 		return add_state(value);
 	if (!strcmp(key, "control"))
 		return nbdkit_parse_int(key, value, &control);
+	if (!strcmp(key, "silence"))
+		return nbdkit_parse_unsigned(key, value, &silence_ms);
 	nbdkit_error("there is no parameter '%s'", key);
 	return -1;
 }
@@ -207,7 +209,7 @@ static int attach(struct client *client, const struct replica_command *c)
 	if (!store || head->phase != STORE_REPLICA)
 		return refuse(EPERM, "the guest was let run here: nothing is taken any more");
 	/* He who comes back may be noticed before his old connection's end is. */
-	if (owner && owner != client && !is_session(c) && unheard_ms() < SILENT_MS)
+	if (owner && owner != client && !is_session(c) && unheard_ms() < silence_ms)
 		return refuse(EBUSY, "another one replicates to here");
 	begun = store_attach(store);
 	if (!begun)

@@ -505,6 +505,12 @@ case_refused_late()
 		! grep -q '"event": "fenced"' out
 }
 
+# One who is connected and silent is in the way of another, but not for longer.
+case_silence()
+{
+	attached 0 --silence "$1" && says 0 b forget && sleep 1.5 && says "$2" b attach 0
+}
+
 # A name that has another meaning for the server, or none.
 case_bad_name()
 {
@@ -939,7 +945,7 @@ case_killed()
 
 cases=(
 	failover small_buffer count interrupted reconnect refused taken_over session flush_refused
-	commit_refused refused_late bad_name qemu_hangs qemu_fails qemu_wrong lease
+	commit_refused refused_late bad_name "silence 60 22" "silence 1 0" qemu_hangs qemu_fails qemu_wrong lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" throttle tcp_tls
 	undo not_undone undo_refused undo_tries_again
