@@ -679,6 +679,19 @@ case_fails_there()
 	[ "$(status .phase)" = failed ] && ! grep -q "runs at" dst.log && ! locked
 }
 
+# Where one has failed no epochs are taken any more, also when it was not to be tried again.
+case_fence_fails_later()
+{
+	start_secondary --fence 'test ! -e refuse' -- --fail cont:error && start_primary &&
+		replicate && await "$tool" beyond 2 || return 1
+	kill_quietly "$tool"
+	kill_quietly "$src"
+	failover 2>err && return 1
+	touch refuse
+	failover 2>err && return 1
+	grep -q "the fence command failed" err && is phase "$(status .phase)" failed
+}
+
 # Too much for the link: the guest is let write less, or epochs take longer.
 case_throttle()
 {
@@ -947,7 +960,7 @@ cases=(
 	failover small_buffer count interrupted reconnect refused taken_over session flush_refused
 	commit_refused refused_late bad_name "silence 60 22" "silence 1 0" qemu_hangs qemu_fails qemu_wrong lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
-	"fails_there cont error" "fails_there cont die" throttle tcp_tls
+	"fails_there cont error" "fails_there cont die" fence_fails_later throttle tcp_tls
 	undo not_undone undo_refused undo_tries_again
 )
 for ((n = 0; n < 4; n++)); do
