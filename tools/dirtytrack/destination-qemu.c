@@ -36,6 +36,7 @@ struct destination_qemu {
 	struct qmp *qmp;
 	int pidfd;		/* of its process */
 	struct vm_state vm_state;
+	bool told;		/* to quit, and it has said that it does */
 	int state;		/* a file with the device state */
 	int slots[MAX_MOVES];
 	unsigned int nr;
@@ -128,10 +129,8 @@ static enum handover_owner try_settle(struct destination_qemu *q)
 		return OWNER_UNKNOWN;
 	if (run)
 		return OWNER_THERE;
-	if (qmp_command(q->qmp, "quit", NULL))
-		return OWNER_UNKNOWN;
-	q->base.prepared = false;
-	return OWNER_HERE;
+	q->told = !qmp_command(q->qmp, "quit", NULL);
+	return q->told ? OWNER_HERE : OWNER_UNKNOWN;
 }
 
 static enum handover_owner settle(struct destination *d, double seconds)
@@ -150,13 +149,34 @@ static enum handover_owner settle(struct destination *d, double seconds)
 	}
 }
 
+/* It has said that it quits, and has the locks of the disks until it did. */
+static void abort_qemu(struct destination *d, double seconds)
+{
+	struct destination_qemu *q = to_qemu(d);
+	struct pollfd fd = { .fd = q->pidfd, .events = POLLIN };
+	double timeout = d->timeout;
+	double deadline = now() + seconds, left;
+
+	vm_state_close(&q->vm_state);
+	if (!q->told && !has_ended(q)) {
+		qmp_set_cancel(q->qmp, NULL);
+		qmp_set_timeout(q->qmp, seconds);
+		q->told = !qmp_command(q->qmp, "quit", NULL);
+		qmp_set_timeout(q->qmp, timeout);
+	}
+	/* Signals do not end it. */
+	while ((left = deadline - now()) > 0 &&
+	       poll(&fd, 1, left * 1000 + 1) < 0)
+		;
+}
+
 /* It may have all that the guest is: nobody must let it run by mistake. */
 static void end(struct destination *d, bool there)
 {
 	struct destination_qemu *q = to_qemu(d);
 
 	vm_state_close(&q->vm_state);
-	if (there || !d->prepared || has_ended(q))
+	if (there || !d->prepared || q->told || has_ended(q))
 		return;
 	qmp_set_cancel(q->qmp, NULL);
 	qmp_command(q->qmp, "quit", NULL);
@@ -182,6 +202,7 @@ static const struct destination_ops ops = {
 	.load = load,
 	.run = run,
 	.settle = settle,
+	.abort = abort_qemu,
 	.end = end,
 	.close = close_qemu,
 };

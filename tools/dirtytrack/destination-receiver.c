@@ -63,6 +63,11 @@ static enum handover_owner settle(struct destination *d, double seconds)
 	return handover_settle(to_handover(d), seconds);
 }
 
+static void abort_receiver(struct destination *d, double seconds)
+{
+	handover_abort(to_handover(d), seconds);
+}
+
 /* A receiver that is told need not wait for us to come back. */
 static void end(struct destination *d, bool there)
 {
@@ -88,6 +93,7 @@ static const struct destination_ops ops = {
 	.load = load,
 	.run = run,
 	.settle = settle,
+	.abort = abort_receiver,
 	.end = end,
 	.close = close_receiver,
 };

@@ -2,6 +2,9 @@
 #include "destination.h"
 #include "target.h"
 
+/* A guest stands still meanwhile. */
+#define ABORT_SECONDS 5
+
 struct destination *destination_open(const char *name, const char *qmp,
 				     double timeout)
 {
@@ -35,6 +38,12 @@ int destination_prepare(struct destination *d)
 	if (!ret)
 		d->prepared = true;
 	return ret;
+}
+
+void destination_abort(struct destination *d)
+{
+	if (d->ops->abort)
+		d->ops->abort(d, ABORT_SECONDS);
 }
 
 void destination_end(struct destination *d, bool there)

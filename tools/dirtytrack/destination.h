@@ -35,6 +35,9 @@ struct target;
  *	has reasons.  When this fails, with a message or not, it is @settle that knows.
  * @settle: what became of that, also in the guard.  The guest is not to run there, unless
  *	it is too late for that.  Tries for @seconds.
+ * @abort: unless NULL, called when @load was and the guest is to go on here, before it does,
+ *	also in the guard: whoever has loaded it is to let go of its disks.  Tries for
+ *	@seconds
  * @end: it is known now where the guest is, @there or here; in a dry run, too.  Here also in
  *	the guard.
  * @close: let go
@@ -50,6 +53,7 @@ struct destination_ops {
 	int (*load)(struct destination *d, uint64_t size);
 	int (*run)(struct destination *d, bool paused);
 	enum handover_owner (*settle)(struct destination *d, double seconds);
+	void (*abort)(struct destination *d, double seconds);
 	void (*end)(struct destination *d, bool there);
 	void (*close)(struct destination *d);
 };
@@ -79,6 +83,7 @@ struct destination {
 struct destination *destination_open(const char *name, const char *qmp,
 				     double timeout);
 int destination_prepare(struct destination *d);
+void destination_abort(struct destination *d);
 void destination_end(struct destination *d, bool there);
 void destination_close(struct destination *d);
 

@@ -19,15 +19,23 @@ struct handover {
 	char *control_uri;
 	char *state_uri;
 	double timeout;
+	double deadline;	/* of all answers; 0: none */
 	struct nbd_handle *nbd;	/* the control export */
 	struct nbd_handle *state;	/* the state's, or NULL */
 	uint8_t session[HANDOVER_SESSION_LEN];
 };
 
+static double answer_by(const struct handover *h)
+{
+	double time = now() + h->timeout;
+
+	return h->deadline && h->deadline < time ? h->deadline : time;
+}
+
 static int read_status(struct handover *h, struct handover_status *status)
 {
 	int ret = nbd_client_read(h->nbd, status, sizeof(*status),
-				  now() + h->timeout);
+				  answer_by(h));
 
 	if (ret)
 		return ret;
@@ -66,7 +74,7 @@ int handover_open(struct handover **out, const char *uri, double timeout)
 	h->state_uri = nbd_uri_export(uri, HANDOVER_STATE);
 	if (!h->control_uri || !h->state_uri)
 		goto fail;
-	ret = nbd_client_open(&h->nbd, h->control_uri, now() + h->timeout);
+	ret = nbd_client_open(&h->nbd, h->control_uri, answer_by(h));
 	if (!ret)
 		ret = read_status(h, &status);
 	if (ret) {
@@ -119,7 +127,7 @@ static int connect_again(struct nbd_handle **nbd, const char *uri,
 
 int handover_prepare(struct handover *h)
 {
-	double deadline = now() + h->timeout;
+	double deadline = answer_by(h);
 	struct handover_status status;
 	int ret;
 
@@ -144,7 +152,7 @@ int handover_prepare(struct handover *h)
 int handover_put_state(struct handover *h, const void *buf, size_t len,
 		       uint64_t pos)
 {
-	double deadline = now() + h->timeout;
+	double deadline = answer_by(h);
 	int64_t cookie;
 	int ret;
 
@@ -171,11 +179,11 @@ int handover_command(struct handover *h, enum handover_verb verb, uint64_t size)
 	struct handover_status status;
 	int ret;
 
-	ret = connect_again(&h->nbd, h->control_uri, now() + h->timeout);
+	ret = connect_again(&h->nbd, h->control_uri, answer_by(h));
 	if (ret)
 		return ret;
 	memcpy(command.session, h->session, sizeof(h->session));
-	ret = nbd_client_write(h->nbd, &command, sizeof(command), now() + h->timeout);
+	ret = nbd_client_write(h->nbd, &command, sizeof(command), answer_by(h));
 	/* It answered with an error if it is still there to say which. */
 	if (!ret || ret == -EINTR || ret == -ETIMEDOUT ||
 	    nbd_aio_is_ready(h->nbd) <= 0 || read_status(h, &status))
@@ -203,7 +211,7 @@ static enum handover_owner try_settle(struct handover *h)
 
 	nbd_client_close(h->nbd);
 	h->nbd = NULL;
-	if (nbd_client_open(&h->nbd, h->control_uri, now() + h->timeout))
+	if (nbd_client_open(&h->nbd, h->control_uri, answer_by(h)))
 		return OWNER_UNKNOWN;
 	/* The answer does not matter, what it has become does. */
 	if (!read_status(h, &status) && is_ours(h, &status))
@@ -235,4 +243,11 @@ enum handover_owner handover_settle(struct handover *h, double seconds)
 	if (!interrupted)
 		interrupted = signal;
 	return owner;
+}
+
+void handover_abort(struct handover *h, double seconds)
+{
+	h->deadline = now() + seconds;
+	handover_settle(h, seconds);
+	h->deadline = 0;
 }

@@ -51,5 +51,10 @@ enum handover_owner {
  * late.  Tries for @seconds.
  */
 enum handover_owner handover_settle(struct handover *h, double seconds);
+/*
+ * The same when there was no RUN: the receiver is to give up, and when it says so, its QEMU
+ * has ended.  That takes @seconds at most, whatever its answers take.
+ */
+void handover_abort(struct handover *h, double seconds);
 
 #endif

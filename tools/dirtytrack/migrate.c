@@ -131,11 +131,16 @@ static int saved(struct copy *copy)
 	return vm_state_saved(&to_migrate(copy)->state);
 }
 
-/* It would still be saved when the guest is to go on. */
-static void stop_saving(struct pause *p)
+/*
+ * It would still be saved, or be in the hands of a QEMU that holds the locks of its disks,
+ * when the guest is to go on.
+ */
+static void take_back(struct pause *p)
 {
 	struct migrate *m = p->arg;
 
+	if (p->lent)
+		destination_abort(m->dest);
 	vm_state_close(&m->state);
 	vm_state_cancel(pause_qmp(p), m->answer);
 }
@@ -160,8 +165,10 @@ static int settle(struct migrate *m)
 static int commit(struct copy *copy)
 {
 	struct migrate *m = to_migrate(copy);
-	int ret = m->dest->ops->load(m->dest, m->state_size);
+	int ret = pause_lend(copy->pause);
 
+	if (!ret)
+		ret = m->dest->ops->load(m->dest, m->state_size);
 	copy_phase_end(copy, PHASE_LOAD);
 	if (!ret)
 		ret = pause_commit(copy->pause);
@@ -282,7 +289,7 @@ int migrate_open(struct migrate *m, const char *qmp)
 	m->copy.rehearsal = m->dest->rehearsal;
 	/* It has what it needs to ask what became of the guest, and no slot. */
 	m->copy.pause->settle = guard_settle;
-	m->copy.pause->undo = stop_saving;
+	m->copy.pause->undo = take_back;
 	m->copy.pause->resumed = guard_resumed;
 	m->copy.pause->arg = m;
 	ret = pause_guard(m->copy.pause);

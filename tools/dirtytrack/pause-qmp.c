@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <json-c/json.h>
 
@@ -12,10 +13,15 @@
 #include "msg.h"
 #include "pause.h"
 #include "qmp.h"
+#include "units.h"
+
+/* How soon QEMU is asked again to resume a guest. */
+#define RETRY_US 50000
 
 struct pause_qmp {
 	struct pause base;
 	struct qmp *qmp;
+	double timeout;
 };
 
 static int is_running(struct pause_qmp *p, bool *running)
@@ -52,14 +58,26 @@ static int pause_guest(struct pause *base)
 	return base->idle ? 0 : qmp_command(p->qmp, "stop", NULL);
 }
 
+/*
+ * Who refuses to resume it may do it later: another QEMU, which was to have the guest, holds
+ * the locks of its disks until it has ended.
+ */
 static int resume_guest(struct pause *base)
 {
 	struct pause_qmp *p = (struct pause_qmp *)base;
+	double deadline = now() + p->timeout;
+	int ret;
 
 	if (base->idle)
 		return 0;
 	/* Whoever wants this program to end wants the guest to run. */
 	qmp_set_cancel(p->qmp, NULL);
+	do {
+		ret = qmp_try(p->qmp, "cont");
+		if (ret != -EREMOTEIO)
+			return ret;
+		usleep(RETRY_US);
+	} while (now() < deadline);
 	return qmp_command(p->qmp, "cont", NULL);
 }
 
@@ -87,6 +105,7 @@ struct pause *pause_by_qmp(const char *path, double timeout)
 		return NULL;
 	}
 	p->base.ops = &ops;
+	p->timeout = timeout;
 	if (qmp_connect(&p->qmp, path, timeout, &interrupted)) {
 		free(p);
 		return NULL;

@@ -9,6 +9,7 @@
  * knows of @idle is what it is told: it is a copy from before.
  */
 #define GUARD_PAUSE 'P'
+#define GUARD_LENT 'L'
 #define GUARD_COMMIT 'C'
 #define GUARD_COMMIT_IDLE 'c'
 #define GUARD_FENCE 'F'
@@ -56,9 +57,11 @@ static void act(void *arg, char state)
 	struct pause *p = arg;
 
 	p->idle = state == GUARD_COMMIT_IDLE;
+	p->lent = state != GUARD_PAUSE;
 	if (state == GUARD_FENCE)
 		pause_instead(p);
-	else if (state == GUARD_PAUSE || (p->settle && p->settle(p)))
+	else if (state == GUARD_PAUSE || state == GUARD_LENT ||
+		 (p->settle && p->settle(p)))
 		resume_instead(p);
 	msg_hold(false);
 }
@@ -119,17 +122,28 @@ int pause_begin(struct pause *p)
 	}
 	hold_stops(SIG_BLOCK);
 	p->paused = true;
+	p->lent = false;
 	return p->ops->pause(p);
 }
 
-int pause_commit(struct pause *p)
+static int tell(struct pause *p, char state)
 {
-	int ret = guard_tell(&p->guard, p->idle ? GUARD_COMMIT_IDLE :
-						  GUARD_COMMIT);
+	int ret = guard_tell(&p->guard, state);
 
 	if (ret)
 		msg_errno(ret, "the guard process is gone");
 	return ret;
+}
+
+int pause_lend(struct pause *p)
+{
+	p->lent = true;
+	return tell(p, p->idle ? 0 : GUARD_LENT);
+}
+
+int pause_commit(struct pause *p)
+{
+	return tell(p, p->idle ? GUARD_COMMIT_IDLE : GUARD_COMMIT);
 }
 
 void pause_leave(struct pause *p)

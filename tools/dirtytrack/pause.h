@@ -46,6 +46,7 @@ struct pause_ops {
  * @idle: somebody else had the guest paused before, and has reasons: it is not resumed
  * @prepared: pause_prepare() was called, and we have the lock
  * @paused: pause_begin() was called, pause_end() and pause_leave() were not
+ * @lent: pause_lend() was called: @undo is to get it back
  * @guard: does what has to be done when this process is killed
  * @settle: for a guest that is handed over: called in the guard when this process
  *	was killed after pause_commit(): is the guest to be resumed here?
@@ -62,6 +63,7 @@ struct pause {
 	bool idle;
 	bool prepared;
 	bool paused;
+	bool lent;
 	struct guard guard;
 	bool (*settle)(struct pause *p);
 	void (*undo)(struct pause *p);
@@ -92,6 +94,11 @@ int pause_prepare(struct pause *p);
 int pause_begin(struct pause *p);
 /* Also of what was only prepared. */
 int pause_end(struct pause *p);
+/*
+ * From here on somebody else may have what the guest needs to go on here, such as its disks.
+ * 0, or a message and -errno.
+ */
+int pause_lend(struct pause *p);
 /*
  * From here on the guest may run elsewhere, so that it is not known to a guard whether
  * it may be resumed.  0, or a message and -errno.

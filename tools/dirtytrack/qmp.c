@@ -29,6 +29,7 @@ struct qmp {
 	const volatile sig_atomic_t *cancel;
 	void (*event)(void *arg, const char *name, struct json_object *data);
 	void *event_arg;
+	bool quiet;		/* a refusal is nothing to speak of */
 	int64_t id;		/* of the last command */
 	pid_t pid;		/* of who sent it */
 	struct json_tokener *tok;
@@ -226,6 +227,8 @@ static int take_reply(struct qmp *qmp, const char *name,
 	}
 	if (!json_object_object_get_ex(reply, "error", &value))
 		return fail(qmp, -EPROTO, name);
+	if (qmp->quiet)
+		return -EREMOTEIO;
 	if (json_object_is_type(value, json_type_object) &&
 	    json_object_object_get_ex(value, "desc", &desc))
 		msg_error("%s: %s: refused: %s", qmp->label, name,
@@ -331,6 +334,16 @@ int qmp_command(struct qmp *qmp, const char *name, struct json_object **result)
 	return qmp_call(qmp, name, NULL, -1, result);
 }
 
+int qmp_try(struct qmp *qmp, const char *name)
+{
+	int ret;
+
+	qmp->quiet = true;
+	ret = qmp_command(qmp, name, NULL);
+	qmp->quiet = false;
+	return ret;
+}
+
 const char *qmp_text(struct json_object *obj, const char *key)
 {
 	struct json_object *value;
@@ -428,6 +441,11 @@ void qmp_close(struct qmp *qmp)
 		json_tokener_free(qmp->tok);
 	free(qmp->label);
 	free(qmp);
+}
+
+void qmp_set_timeout(struct qmp *qmp, double timeout)
+{
+	qmp->timeout = timeout;
 }
 
 void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel)

@@ -27,6 +27,7 @@ int qmp_attach(struct qmp **qmp, int fd, const char *label, double timeout,
 	       const volatile sig_atomic_t *cancel);
 void qmp_close(struct qmp *qmp);
 
+void qmp_set_timeout(struct qmp *qmp, double timeout);
 void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel);
 
 /*
@@ -38,6 +39,9 @@ void qmp_set_cancel(struct qmp *qmp, const volatile sig_atomic_t *cancel);
  * the socket says.
  */
 int qmp_command(struct qmp *qmp, const char *name, struct json_object **result);
+
+/* The same, what it returned being of no use, and with no message when it was refused. */
+int qmp_try(struct qmp *qmp, const char *name);
 
 /*
  * The same with arguments, unless @args is NULL, whose reference is dropped, and with a

@@ -57,6 +57,16 @@ kill_victim()
 	go_on
 }
 
+# give_up SIGNAL: by the command, when QEMU there has loaded all, and holds the lock of the image.
+give_up()
+{
+	await "$tool" is_slow_at loaded || return 1
+	kill -"$1" "$tool"
+	# It has to see that before it hears that all is loaded.
+	[ "$1" = KILL ] || sleep 1
+	touch go
+}
+
 # Here, and nothing of it there: neither QEMU nor slot.
 guest_here()
 {

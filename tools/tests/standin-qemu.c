@@ -4,7 +4,7 @@
  *
  *	standin-qemu --ram PATH... | --slot PATH... [--qmp PATH]... [--rate PAGES] [--hot PAGES]
  *		[--zeroed N] [--save MICROSECONDS] [--console FILE] [--lock FILE]
- *		[--fail COMMAND:HOW] [-incoming defer] [-chardev socket,id=ID,fd=N -mon ...]
+ *		[--image FILE] [--fail COMMAND:HOW] [-incoming defer] [-chardev socket,id=ID,fd=N -mon ...]
  *
  * Several are one after the other in its memory.
  *
@@ -24,9 +24,13 @@
  *
  * checks what was such a guest's memory when it stood still.
  *
- * COMMAND is one of QMP, or "load", which is when the state is being loaded.
+ * COMMAND is one of QMP, or "load", which is when the state is being loaded, or "loaded", when
+ * that is done, but not said.
  *
- * While it runs it holds a lock on FILE, which two guests on one host cannot both.
+ * While it runs it holds a lock on FILE, which two guests on one host cannot both.  That of
+ * an image is another, as QEMU has on what it may write to: it is taken at the beginning,
+ * let go of when the state is saved, and taken when it is loaded, and by "cont", which is
+ * refused without; a QEMU that quits has it for a while after it has said so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,6 +56,9 @@
 #define WORDS (PAGE / 8)
 #define STATE_BYTES (300 * 1024)
 
+/* How long a QEMU with an image takes to quit. */
+#define QUIT_US 300000
+
 /* What QEMU would call the registers. */
 struct state {
 	uint64_t magic;
@@ -65,7 +72,7 @@ struct state {
 
 static struct state cpu;
 static uint64_t *ram, npages, table_pages;
-static int lock_fd = -1;
+static int lock_fd = -1, image_fd = -1;
 static uint64_t rate = 20000, hot, zeroed = 2;
 static useconds_t save_time = 20000;
 static FILE *console;
@@ -91,6 +98,7 @@ static bool running;
 static const char *status = "running";
 static const char *migration = "none";
 static int passed_fd = -1;
+static const char *why;
 
 /* Who is connected to each monitor, or -1. */
 #define MAX_MONITORS 4
@@ -283,6 +291,17 @@ static void set_running(bool on)
 
 /* ---- its QEMU ---- */
 
+static bool lock_image(void)
+{
+	return image_fd < 0 || !flock(image_fd, LOCK_EX | LOCK_NB);
+}
+
+static void unlock_image(void)
+{
+	if (image_fd >= 0)
+		flock(image_fd, LOCK_UN);
+}
+
 static struct json_object *text(const char *key, const char *value)
 {
 	struct json_object *obj = json_object_new_object();
@@ -378,8 +397,13 @@ static int load(void)
 	cpu = loaded;
 	check_all();
 	status = "paused";
+	/* Without it, "cont" fails. */
+	lock_image();
 	pthread_mutex_unlock(&big_lock);
-	return 0;
+	how = failure("loaded");
+	while (how && !strcmp(how, "stall"))
+		pause();
+	return how ? -1 : 0;
 }
 
 /* Beside the monitor, as QEMU does. */
@@ -391,6 +415,8 @@ static void *migrate(void *arg)
 	pthread_mutex_lock(&big_lock);
 	close(passed_fd);
 	passed_fd = -1;
+	if (out && !ret)
+		unlock_image();
 	/* It gets there in two steps. */
 	set_migration(ret ? "failed" : "completed");
 	pthread_mutex_unlock(&big_lock);
@@ -447,7 +473,7 @@ static struct json_object *mem_path(struct json_object *command)
 	return NULL;
 }
 
-/* What the command returns; NULL when it fails. */
+/* What the command returns; NULL when it fails, and @why, if that is known. */
 static struct json_object *execute(const char *name, struct json_object *command)
 {
 	struct json_object *result;
@@ -468,7 +494,10 @@ static struct json_object *execute(const char *name, struct json_object *command
 		set_running(false);
 	else if (!strcmp(name, "cont") && !strcmp(status, "finish-migrate"))
 		return NULL;
-	else if (!strcmp(name, "cont"))
+	else if (!strcmp(name, "cont") && !lock_image()) {
+		why = "Failed to get \"write\" lock";
+		return NULL;
+	} else if (!strcmp(name, "cont"))
 		set_running(true);
 	else if (!strcmp(name, "migrate"))
 		start_migration(true);
@@ -485,7 +514,7 @@ static void answer(int fd, struct json_object *command)
 {
 	struct json_object *reply = json_object_new_object(), *value;
 	struct json_object *result = NULL;
-	const char *name = "", *how;
+	const char *name = "", *how, *reason = "it fails";
 
 	if (json_object_object_get_ex(command, "execute", &value))
 		name = json_object_get_string(value);
@@ -494,7 +523,9 @@ static void answer(int fd, struct json_object *command)
 		lock_wanted++;
 		pthread_mutex_lock(&big_lock);
 		lock_wanted--;
+		why = reason;
 		result = execute(name, command);
+		reason = why;
 		pthread_mutex_unlock(&big_lock);
 	} else if (!strcmp(how, "stall")) {
 		/* It says that it does it. */
@@ -503,14 +534,17 @@ static void answer(int fd, struct json_object *command)
 	if (result)
 		json_object_object_add(reply, "return", result);
 	else
-		json_object_object_add(reply, "error", text("desc", "it fails"));
+		json_object_object_add(reply, "error", text("desc", reason));
 	if (json_object_object_get_ex(command, "id", &value))
 		json_object_object_add(reply, "id", json_object_get(value));
 	send_message(fd, reply);
 	json_object_put(reply);
 	/* After the answer, as QEMU. */
-	if (!strcmp(name, "quit") && result)
+	if (!strcmp(name, "quit") && result) {
+		if (image_fd >= 0)
+			usleep(QUIT_US);
 		_exit(0);
+	}
 }
 
 static ssize_t receive(int fd, char *buf, size_t size)
@@ -693,6 +727,8 @@ int main(int argc, char **argv)
 			open_console(value);
 		else if (!strcmp(argv[i], "--lock"))
 			lock_fd = open(value, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		else if (!strcmp(argv[i], "--image"))
+			image_fd = open(value, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 		else if (!strcmp(argv[i], "--fail")) {
 			fail_command = strtok(value, ":");
 			fail_how = strtok(NULL, ":");
@@ -706,8 +742,10 @@ int main(int argc, char **argv)
 	map_ram(incoming);
 	if (incoming)
 		status = "inmigrate";
-	else
+	else if (lock_image())
 		set_running(true);
+	else
+		die("the image is locked");
 	if (pthread_create(&thread, NULL, run_guest, NULL))
 		die("pthread_create");
 	for (i = 0; i < nr_listeners; i++) {

@@ -440,6 +440,29 @@ case_slot_fail()
 	esac
 }
 
+start_with_image()
+{
+	start_alone --image image && wait_on 1 --image image "$@" && to_slot
+}
+
+# slot_image SIGNAL STATUS: as of a receiver.
+case_slot_image()
+{
+	start_with_image --fail loaded:slow && give_up "$1" && ends "$2" 0 && guest_is here
+}
+
+# slot_image_fail COMMAND HOW: it is told to quit, and quits after it has said so.
+case_slot_image_fail()
+{
+	[ "$2" = error ] || impatient_here
+	start_with_image --fail "$1:$2" && ends 1 && guest_is here
+}
+
+case_slot_image_moved()
+{
+	start_with_image && ends 0 && guest_is there
+}
+
 # slot_killed VICTIM PHASE WHERE STATUS
 case_slot_killed()
 {
@@ -530,6 +553,8 @@ cases=(
 	"slot_fail load error 1" "slot_fail load die 1" "slot_fail load stall 1"
 	"slot_fail cont error 1" "slot_fail cont die 1" "slot_fail cont hang 5"
 	"slot_fail migrate-incoming error 1"
+	slot_image_moved "slot_image INT 130" "slot_image KILL 137"
+	"slot_image_fail cont error" "slot_image_fail loaded error" "slot_image_fail loaded stall"
 	"slot_killed tool rounds here 137" "slot_killed tool stop here 137"
 	"slot_killed tool migrate here 137" "slot_killed tool load here 137"
 	"slot_killed tool cont there 137"

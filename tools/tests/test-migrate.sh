@@ -453,6 +453,18 @@ case_fail_there()
 	start -- -- --fail "$1:$2" && migrate && ends 1 && guest_is here
 }
 
+# image SIGNAL STATUS: QEMU there has the guest's disk when the guest is to go on here.
+case_image()
+{
+	start --image image -- -- --image image --fail loaded:slow && migrate && give_up "$1" &&
+		ends "$2" 0 && guest_is here
+}
+
+case_image_moved()
+{
+	start --image image -- -- --image image && moved
+}
+
 # QEMU there does not wait for a guest: then nobody does.
 case_not_incoming()
 {
@@ -634,6 +646,7 @@ cases=(
 	"stuck rounds after.2.s,.[0-9]*.pages.would.still.have.to.be.copied 3"
 	"stuck rounds nothing.was.done.there.in.4.s 1 --on-timeout pause"
 	"stuck pause nothing.was.done.there.in.4.s 1"
+	image_moved "image INT 130" "image KILL 137"
 	"killed tool rounds here 137" "killed tool stop here 137"
 	"killed tool migrate here 137" "killed tool load here 137"
 	"killed tool cont there 137"
