@@ -176,6 +176,8 @@ static void end(struct destination *d, bool there)
 	struct destination_qemu *q = to_qemu(d);
 
 	vm_state_close(&q->vm_state);
+	if (there)
+		vm_state_reset(q->qmp);
 	if (there || !d->prepared || q->told || has_ended(q))
 		return;
 	qmp_set_cancel(q->qmp, NULL);

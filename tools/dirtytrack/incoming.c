@@ -144,6 +144,7 @@ static void guard_act(void *arg, char state)
 	/* Others may have been told so: then nobody else runs it. */
 	qmp_set_cancel(in->qmp, NULL);
 	qmp_command(in->qmp, "cont", NULL);
+	vm_state_reset(in->qmp);
 }
 
 /* Memory that QEMU leaves to others must be memory that is received. */

@@ -104,9 +104,19 @@ static struct migrate *to_migrate(struct copy *copy)
 	return copy->handover_arg;
 }
 
+/*
+ * QEMU here is told last: when this process is killed before the pause, nobody tells it
+ * otherwise.
+ */
 static int prepare(struct copy *copy)
 {
-	return destination_prepare(to_migrate(copy)->dest);
+	struct migrate *m = to_migrate(copy);
+	int ret = destination_prepare(m->dest);
+
+	if (ret)
+		return ret;
+	m->state_used = true;
+	return vm_state_prepare(&m->state, pause_qmp(copy->pause), VM_STATE_SAVE);
 }
 
 static int put_state(void *arg, const void *buf, size_t len)
@@ -204,6 +214,7 @@ static bool guard_settle(struct pause *p)
 	switch (settle(m)) {
 	case 0:
 		quit_here(pause_qmp(p));
+		destination_end(m->dest, true);
 		return false;
 	case -EHOSTUNREACH:
 		return false;
@@ -217,6 +228,7 @@ static void guard_resumed(struct pause *p)
 {
 	struct migrate *m = p->arg;
 
+	vm_state_reset(pause_qmp(p));
 	/* It was, after the guard was forked. */
 	m->dest->prepared = true;
 	destination_end(m->dest, false);
@@ -306,8 +318,7 @@ int migrate_open(struct migrate *m, const char *qmp)
 	if (!ret && !m->copy.dry_run)
 		ret = destination_prepare(m->dest);
 	if (!ret && !m->copy.dry_run)
-		ret = vm_state_prepare(&m->state, pause_qmp(m->copy.pause),
-				       VM_STATE_SAVE);
+		ret = vm_state_check(pause_qmp(m->copy.pause));
 	return ret;
 }
 
@@ -316,8 +327,11 @@ int migrate_run(struct migrate *m)
 	int ret = copy_run(&m->copy);
 	bool there = !ret && !m->copy.dry_run && !m->copy.rehearsal;
 
+	vm_state_close(&m->state);
 	if (there)
 		quit_here(pause_qmp(m->copy.pause));
+	else if (m->state_used)
+		vm_state_reset(pause_qmp(m->copy.pause));
 	if (ret == -EHOSTUNREACH)
 		return ret;
 	destination_end(m->dest, there);

@@ -60,6 +60,7 @@ struct migrate {
 	struct copy_move moves[MAX_MOVES];
 	struct vm_slots slots;
 	struct vm_state state;
+	bool state_used;	/* QEMU here was prepared for it */
 	uint64_t state_size;	/* of what is there */
 };
 

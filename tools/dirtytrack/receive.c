@@ -145,8 +145,13 @@ static bool serve_packet(struct receive *r)
 	if (packet.type == PLUGIN_COMMAND)
 		answer.error = do_command(r, &packet.command);
 	fill_status(r, &answer.status);
-	return send(r->opts.server.control, &answer, sizeof(answer),
-		    MSG_NOSIGNAL) == sizeof(answer);
+	n = send(r->opts.server.control, &answer, sizeof(answer), MSG_NOSIGNAL);
+	/* When the sender, who counts the time, has his answer. */
+	if (r->phase == HANDOVER_RUNNING && !r->settled) {
+		vm_state_reset(r->qemu.qmp);
+		r->settled = true;
+	}
+	return n == sizeof(answer);
 }
 
 /* ---- the loop ---- */

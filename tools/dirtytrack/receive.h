@@ -27,6 +27,7 @@ struct receive {
 	int state;		/* a file with the device state */
 	enum handover_phase phase;
 	bool paused;		/* the guest is to be left so */
+	bool settled;		/* it is here, and its QEMU is like any other */
 	bool done;		/* the sender knows how it ended */
 	bool seen;		/* there was a sender */
 	unsigned int clients;

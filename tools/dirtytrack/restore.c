@@ -232,6 +232,7 @@ int restore_run(struct restore *r)
 		image_abort(&c.memory[i]);
 	if (!ret) {
 		msg_note(r->paused ? "the guest is here, paused" : "the guest runs here");
+		vm_state_reset(c.qemu.qmp);
 		incoming_leave(&c.qemu);
 		incoming_end(&c.qemu);
 		status = incoming_wait(&c.qemu);

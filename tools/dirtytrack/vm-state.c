@@ -49,23 +49,37 @@ static void on_event(void *arg, const char *name, struct json_object *data)
 
 /* ---- before ---- */
 
-static void enable(struct json_object *list, const char *capability)
+static void add_capability(struct json_object *list, const char *capability, bool on)
 {
 	struct json_object *cap = object_of("capability",
 					    json_object_new_string(capability));
 
-	json_object_object_add(cap, "state", json_object_new_boolean(true));
+	json_object_object_add(cap, "state", json_object_new_boolean(on));
 	json_object_array_add(list, cap);
 }
 
-static int set_capabilities(struct qmp *qmp)
+static int set_capabilities(struct qmp *qmp, bool on)
 {
 	struct json_object *list = json_object_new_array();
 
-	enable(list, "x-ignore-shared");
-	enable(list, "events");
+	add_capability(list, "x-ignore-shared", on);
+	add_capability(list, "events", on);
 	return qmp_call(qmp, "migrate-set-capabilities",
 			object_of("capabilities", list), -1, NULL);
+}
+
+int vm_state_check(struct qmp *qmp)
+{
+	int ret = set_capabilities(qmp, true);
+
+	return ret ? ret : set_capabilities(qmp, false);
+}
+
+void vm_state_reset(struct qmp *qmp)
+{
+	qmp_set_cancel(qmp, NULL);
+	if (set_capabilities(qmp, false))
+		msg_note("device state: QEMU may still leave shared memory out of what it migrates or snapshots (x-ignore-shared)");
 }
 
 static int give_fd(struct qmp *qmp, int fd)
@@ -92,7 +106,7 @@ int vm_state_prepare(struct vm_state *s, struct qmp *qmp, enum vm_state_way way)
 
 	memset(s, 0, sizeof(*s));
 	s->fd = -1;
-	ret = set_capabilities(qmp);
+	ret = set_capabilities(qmp, true);
 	if (ret)
 		return ret;
 	if (pipe2(fds, O_CLOEXEC) < 0) {

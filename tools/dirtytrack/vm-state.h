@@ -49,10 +49,13 @@ struct vm_state {
 
 /* Those that return int return 0, or a message and -errno; -EINTR without one. */
 
+/* Could its state be saved without its memory?  Nothing is changed. */
+int vm_state_check(struct qmp *qmp);
 /*
  * Before anything else, when the guest may still run; for loading it runs in another QEMU,
  * and this one waits for a guest (-incoming defer).  No process may be forked from here on
- * that lives longer than the state's way.
+ * that lives longer than the state's way.  Whatever comes of it, QEMU leaves shared memory
+ * out of all that it migrates from here on, until vm_state_reset().
  */
 int vm_state_prepare(struct vm_state *s, struct qmp *qmp, enum vm_state_way way);
 /*
@@ -72,6 +75,11 @@ int vm_state_saved(struct vm_state *s);
 int vm_state_settle(struct vm_state *s);
 /* Load @size bytes from @fd, a file, within @timeout seconds. */
 int vm_state_load(struct vm_state *s, int fd, uint64_t size, double timeout);
+/*
+ * When it is known where the guest goes on, to the QEMU that has it: what that migrates, or
+ * snapshots, some time is to have all memory.
+ */
+void vm_state_reset(struct qmp *qmp);
 /* Ends what is under way here; QEMU notices. */
 void vm_state_close(struct vm_state *s);
 

@@ -13,6 +13,12 @@ last_word()
 	grep -E ": (runs|stands) at" "$1" | tail -1 | awk '{ print $3 }'
 }
 
+# Does a QEMU migrate all memory, as any other?  It was told so, if it was told otherwise.
+migrates_all()
+{
+	[ "$(grep -o "x-ignore-shared o.*" "$1" | tail -1)" != "x-ignore-shared on" ]
+}
+
 # locked [LOCK]: is it?
 # shellcheck disable=SC2120 # there may be several
 locked()

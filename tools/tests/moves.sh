@@ -71,12 +71,12 @@ give_up()
 guest_here()
 {
 	alive "$src" && [ "$(last_word src.log)" = runs ] && locked &&
-		! grep -q "runs at" dst.log && ! alive "$dst"
+		migrates_all src.log && ! grep -q "runs at" dst.log && ! alive "$dst"
 }
 
 guest_there()
 {
-	[ "$(last_word dst.log)" = runs ] && locked && alive "$there" &&
+	[ "$(last_word dst.log)" = runs ] && locked && alive "$there" && migrates_all dst.log &&
 		{ ! alive "$src" || [ "$(last_word src.log)" = stands ]; }
 }
 

@@ -473,6 +473,25 @@ static struct json_object *mem_path(struct json_object *command)
 	return NULL;
 }
 
+/* What it is set to, and says so if that is what matters. */
+static void set_capabilities(struct json_object *command)
+{
+	struct json_object *args, *list, *cap, *name, *on;
+	size_t i;
+
+	if (!json_object_object_get_ex(command, "arguments", &args) ||
+	    !json_object_object_get_ex(args, "capabilities", &list))
+		return;
+	for (i = 0; i < json_object_array_length(list); i++) {
+		cap = json_object_array_get_idx(list, i);
+		if (json_object_object_get_ex(cap, "capability", &name) &&
+		    json_object_object_get_ex(cap, "state", &on) &&
+		    !strcmp(json_object_get_string(name), "x-ignore-shared"))
+			fprintf(stderr, "standin-qemu %d: x-ignore-shared %s\n", getpid(),
+				json_object_get_boolean(on) ? "on" : "off");
+	}
+}
+
 /* What the command returns; NULL when it fails, and @why, if that is known. */
 static struct json_object *execute(const char *name, struct json_object *command)
 {
@@ -503,8 +522,9 @@ static struct json_object *execute(const char *name, struct json_object *command
 		start_migration(true);
 	else if (!strcmp(name, "migrate-incoming"))
 		start_migration(false);
+	else if (!strcmp(name, "migrate-set-capabilities"))
+		set_capabilities(command);
 	else if (strcmp(name, "qmp_capabilities") && strcmp(name, "getfd") &&
-		 strcmp(name, "migrate-set-capabilities") &&
 		 strcmp(name, "migrate_cancel") && strcmp(name, "quit"))
 		return NULL;
 	return json_object_new_object();

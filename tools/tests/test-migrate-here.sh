@@ -114,7 +114,8 @@ until_restored()
 
 guest_restored()
 {
-	[ "$(last_word dst.log)" = runs ] && locked && alive "$there" && alive "$dst"
+	[ "$(last_word dst.log)" = runs ] && locked && migrates_all dst.log && alive "$there" &&
+		alive "$dst"
 }
 
 # ---- to files ----
@@ -380,7 +381,7 @@ case_slot_paused()
 
 waits_there()
 {
-	alive "$there" && [ "$(last_word src.log)" = runs ] && ! grep -q "at load" dst.log
+	migrates_all src.log && alive "$there" && [ "$(last_word src.log)" = runs ] && ! grep -q "at load" dst.log
 }
 
 # refused_slot TEXT OPTION...: both QEMUs are as they were.
@@ -498,7 +499,8 @@ case_rehearsal()
 		[ "$(grep -c stands src.log)" = 2 ] &&
 		stop_guest || return 1
 	migrate
-	ends 0 && [ "$(last_word src.log)" = stands ] && [ "$(grep -c runs src.log)" = 3 ]
+	ends 0 && [ "$(last_word src.log)" = stands ] && [ "$(grep -c runs src.log)" = 3 ] &&
+		migrates_all src.log
 }
 
 case_rehearsal_killed()

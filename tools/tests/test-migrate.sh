@@ -308,7 +308,7 @@ case_again()
 
 guest_paused_there()
 {
-	! alive "$src" && alive "$there" && ! locked &&
+	! alive "$src" && alive "$there" && ! locked && migrates_all dst.log &&
 		grep -q "paused as it was" dst.log && ! grep -q "runs at" dst.log
 }
 
