@@ -83,8 +83,9 @@ static int put_state(struct destination *d, const void *buf, size_t len,
 static int load(struct destination *d, uint64_t size)
 {
 	struct destination_qemu *q = to_qemu(d);
+	int ret = vm_state_load(&q->vm_state, q->state, size, d->timeout);
 
-	return vm_state_load(&q->vm_state, q->state, size, d->timeout);
+	return ret ? ret : vm_check_stands(q->qmp, q->path);
 }
 
 static int run(struct destination *d, bool paused)

@@ -26,6 +26,9 @@
 /* A signal is seen after it. */
 #define WAIT_MS 200
 
+/*
+ * With -S: whatever the state says that the guest did, loading it does not let it run.
+ */
 static int make_argv(char ***out, char **argv, int fd)
 {
 	char **full, *chardev;
@@ -33,7 +36,7 @@ static int make_argv(char ***out, char **argv, int fd)
 
 	while (argv[n])
 		n++;
-	full = calloc(n + 5, sizeof(*full));
+	full = calloc(n + 6, sizeof(*full));
 	if (!full || asprintf(&chardev, "socket,id=dirtytrack,fd=%d", fd) < 0) {
 		free(full);
 		msg_errno(ENOMEM, "%s", argv[0]);
@@ -44,6 +47,7 @@ static int make_argv(char ***out, char **argv, int fd)
 	full[n++] = chardev;
 	full[n++] = (char *)"-mon";
 	full[n++] = (char *)"chardev=dirtytrack,mode=control";
+	full[n++] = (char *)"-S";
 	*out = full;
 	return 0;
 }

@@ -73,11 +73,15 @@ static int do_run(struct receive *r, bool paused)
 			give_up(r, "the receiver's guard is gone");
 			return EIO;
 		}
+		/* From here on the guest may run: an interrupt is too late. */
+		qmp_set_cancel(r->qemu.qmp, NULL);
 		/* From a QEMU that does not answer, one that runs nothing is made. */
 		if (qmp_command(r->qemu.qmp, "cont", NULL)) {
-			give_up(r, interrupted ? "interrupted" : msg_last());
+			give_up(r, msg_last());
 			return EIO;
 		}
+		/* One that was meant for a QEMU without a guest is not for one with it. */
+		interrupted = 0;
 	}
 	incoming_leave(&r->qemu);
 	set_phase(r, HANDOVER_RUNNING);

@@ -134,6 +134,23 @@ int vm_check_memory(struct qmp *qmp, pid_t pid, const char *label, const int *fd
 	return ret;
 }
 
+int vm_check_stands(struct qmp *qmp, const char *label)
+{
+	struct json_object *status, *running;
+	int ret = qmp_command(qmp, "query-status", &status);
+
+	if (ret)
+		return ret;
+	if (!json_object_object_get_ex(status, "running", &running) ||
+	    json_object_get_boolean(running)) {
+		msg_error("%s: it let the guest run when it was loaded: it is to be started with -S",
+			  label);
+		ret = -EINVAL;
+	}
+	json_object_put(status);
+	return ret;
+}
+
 int vm_check_waiting(struct qmp *qmp, const char *label)
 {
 	struct json_object *status;

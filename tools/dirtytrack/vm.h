@@ -34,5 +34,7 @@ int vm_check_memory(struct qmp *qmp, pid_t pid, const char *label, const int *fd
 		    unsigned int nr);
 /* It waits. */
 int vm_check_waiting(struct qmp *qmp, const char *label);
+/* It has the guest, and does not run it unasked. */
+int vm_check_stands(struct qmp *qmp, const char *label);
 
 #endif

@@ -4,7 +4,8 @@
  *
  *	standin-qemu --ram PATH... | --slot PATH... [--qmp PATH]... [--rate PAGES] [--hot PAGES]
  *		[--zeroed N] [--save MICROSECONDS] [--console FILE] [--lock FILE]
- *		[--image FILE] [--fail COMMAND:HOW] [-incoming defer] [-chardev socket,id=ID,fd=N -mon ...]
+ *		[--image FILE] [--fail COMMAND:HOW] [-incoming defer] [-S]
+ *		[-chardev socket,id=ID,fd=N -mon ...]
  *
  * Several are one after the other in its memory.
  *
@@ -25,7 +26,8 @@
  * checks what was such a guest's memory when it stood still.
  *
  * COMMAND is one of QMP, or "load", which is when the state is being loaded, or "loaded", when
- * that is done, but not said.
+ * that is done, but not said.  Of one that fails at "load" by "run", the state says that the
+ * guest ran: without -S it does then.
  *
  * While it runs it holds a lock on FILE, which two guests on one host cannot both.  That of
  * an image is another, as QEMU has on what it may write to: it is taken at the beginning,
@@ -73,6 +75,7 @@ struct state {
 static struct state cpu;
 static uint64_t *ram, npages, table_pages;
 static int lock_fd = -1, image_fd = -1;
+static bool autostart = true;
 static uint64_t rate = 20000, hot, zeroed = 2;
 static useconds_t save_time = 20000;
 static FILE *console;
@@ -391,7 +394,7 @@ static int load(void)
 	how = failure("load");
 	while (how && !strcmp(how, "stall"))
 		pause();
-	if (loaded.magic != MAGIC || how)
+	if (loaded.magic != MAGIC || (how && strcmp(how, "run")))
 		return -1;
 	pthread_mutex_lock(&big_lock);
 	cpu = loaded;
@@ -399,6 +402,10 @@ static int load(void)
 	status = "paused";
 	/* Without it, "cont" fails. */
 	lock_image();
+	if (how && autostart) {
+		fprintf(stderr, "standin-qemu %d: lets it run unasked\n", getpid());
+		set_running(true);
+	}
 	pthread_mutex_unlock(&big_lock);
 	how = failure("loaded");
 	while (how && !strcmp(how, "stall"))
@@ -722,9 +729,16 @@ int main(int argc, char **argv)
 	int i, fd = -1;
 
 	signal(SIGPIPE, SIG_IGN);
-	for (i = 1; i + 1 < argc; i += 2) {
+	for (i = 1; i < argc; i += 2) {
 		char *value = argv[i + 1];
 
+		if (!strcmp(argv[i], "-S")) {
+			autostart = false;
+			i--;
+			continue;
+		}
+		if (!value)
+			die("a value is missing");
 		if (!strcmp(argv[i], "--check")) {
 			check_file(value);
 			return 0;

@@ -464,6 +464,18 @@ case_slot_image_moved()
 	start_with_image && ends 0 && guest_is there
 }
 
+# It lets the guest run when it has it: it has none in the end.
+case_slot_runs()
+{
+	start_alone && wait_on 1 --fail load:run && to_slot || return 1
+	ends 1 && grep -q "it is to be started with -S" err && [ "$(last_word src.log)" = runs ] &&
+		locked && ! alive "$dst" && rm -f dst.log || return 1
+	clean_up
+	rm -rf src src.log qmp there
+	start_alone && wait_on 1 --fail load:run -S && to_slot || return 1
+	ends 0 && guest_is there && ! grep unasked dst.log
+}
+
 # slot_killed VICTIM PHASE WHERE STATUS
 case_slot_killed()
 {
@@ -554,7 +566,7 @@ cases=(
 	slot slots slot_paused slot_refused slot_other_memory
 	"slot_fail load error 1" "slot_fail load die 1" "slot_fail load stall 1"
 	"slot_fail cont error 1" "slot_fail cont die 1" "slot_fail cont hang 5"
-	"slot_fail migrate-incoming error 1"
+	"slot_fail migrate-incoming error 1" slot_runs
 	slot_image_moved "slot_image INT 130" "slot_image KILL 137"
 	"slot_image_fail cont error" "slot_image_fail loaded error" "slot_image_fail loaded stall"
 	"slot_killed tool rounds here 137" "slot_killed tool stop here 137"

@@ -453,6 +453,35 @@ case_fail_there()
 	start -- -- --fail "$1:$2" && migrate && ends 1 && guest_is here
 }
 
+# By its state it runs: it is not let run by QEMU because of that.
+case_running_state()
+{
+	start -- -- --fail load:run && moved && ! grep unasked dst.log
+}
+
+# interrupted_there PHASE WHERE STATUS: the receiver is.
+case_interrupted_there()
+{
+	# Who is gone is not waited for.
+	case $1 in
+	rounds | stop | migrate) impatient_here ;;
+	esac
+	case $1 in
+	rounds)	start -- -- && hold 1 && migrate --downtime 0 --max-rounds 3 --json &&
+			await "$tool" held 2 ;;
+	stop | migrate)
+		start --fail "$1:slow" -- -- && migrate && await "$tool" is_slow_at "$1" ;;
+	*)	start -- -- --fail "$1:slow" && migrate && await "$tool" is_slow_at "$1" ;;
+	esac || return 1
+	there=$(receiver_child standin-qemu)
+	kill -TERM "$dst"
+	# It has to see that before QEMU goes on.
+	sleep 1
+	touch go
+	go_on
+	ends "$3" && guest_is "$2"
+}
+
 # image SIGNAL STATUS: QEMU there has the guest's disk when the guest is to go on here.
 case_image()
 {
@@ -646,6 +675,10 @@ cases=(
 	"stuck rounds after.2.s,.[0-9]*.pages.would.still.have.to.be.copied 3"
 	"stuck rounds nothing.was.done.there.in.4.s 1 --on-timeout pause"
 	"stuck pause nothing.was.done.there.in.4.s 1"
+	running_state
+	"interrupted_there rounds here 1" "interrupted_there stop here 1"
+	"interrupted_there migrate here 1" "interrupted_there load here 1"
+	"interrupted_there cont there 0"
 	image_moved "image INT 130" "image KILL 137"
 	"killed tool rounds here 137" "killed tool stop here 137"
 	"killed tool migrate here 137" "killed tool load here 137"
