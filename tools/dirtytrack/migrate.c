@@ -113,7 +113,11 @@ static int prepare(struct copy *copy)
 	struct migrate *m = to_migrate(copy);
 	int ret = destination_prepare(m->dest);
 
-	if (ret)
+	/*
+	 * Who had it paused has to let it go on before it could be moved: after its state was
+	 * saved QEMU refuses to do that again.  That is too much for a rehearsal.
+	 */
+	if (ret || (copy->rehearsal && copy->pause->idle))
 		return ret;
 	m->state_used = true;
 	return vm_state_prepare(&m->state, pause_qmp(copy->pause), VM_STATE_SAVE);
@@ -133,12 +137,16 @@ static int save(struct copy *copy)
 	struct migrate *m = to_migrate(copy);
 
 	m->state_size = 0;
+	if (!m->state_used)
+		return 0;
 	return vm_state_save(&m->state, put_state, m, m->answer);
 }
 
 static int saved(struct copy *copy)
 {
-	return vm_state_saved(&to_migrate(copy)->state);
+	struct migrate *m = to_migrate(copy);
+
+	return m->state_used ? vm_state_saved(&m->state) : 0;
 }
 
 /*

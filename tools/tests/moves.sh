@@ -87,13 +87,19 @@ guest_nowhere()
 
 stop_guest()
 {
-	python3 - <<-'END'
-	import json, socket
+	tell_guest stop
+}
+
+# tell_guest COMMAND: by QMP.
+tell_guest()
+{
+	python3 - "$1" <<-'END'
+	import json, socket, sys
 	s = socket.socket(socket.AF_UNIX)
 	s.connect("qmp")
 	f = s.makefile("rw")
 	f.readline()
-	for c in "qmp_capabilities", "stop":
+	for c in "qmp_capabilities", sys.argv[1]:
 	    f.write(json.dumps({"execute": c}) + "\n")
 	    f.flush()
 	    f.readline()

@@ -525,7 +525,10 @@ static struct json_object *execute(const char *name, struct json_object *command
 		return NULL;
 	} else if (!strcmp(name, "cont"))
 		set_running(true);
-	else if (!strcmp(name, "migrate"))
+	else if (!strcmp(name, "migrate") && !strcmp(status, "postmigrate")) {
+		why = "Can't migrate the vm that was paused due to previous migration";
+		return NULL;
+	} else if (!strcmp(name, "migrate"))
 		start_migration(true);
 	else if (!strcmp(name, "migrate-incoming"))
 		start_migration(false);

@@ -512,7 +512,25 @@ case_rehearsal()
 		stop_guest || return 1
 	migrate
 	ends 0 && [ "$(last_word src.log)" = stands ] && [ "$(grep -c runs src.log)" = 3 ] &&
-		migrates_all src.log
+		migrates_all src.log || return 1
+	# Nothing was saved: it can be moved as it is.
+	migrate
+	ends 0 || return 1
+	to_vm
+	ends 0 && guest_is saved
+}
+
+# The same, after its state was saved, must be let go on before.
+case_paused_again()
+{
+	start_alone && stop_guest || return 1
+	DIRTYTRACK_STANDIN_FSYNC=1:error to_vm
+	ends 1 && migrates_all src.log || return 1
+	to_vm
+	ends 1 && grep -q "paused due to previous migration" err && [ "$(last_word src.log)" = stands ] &&
+		tell_guest cont || return 1
+	to_vm
+	ends 0 && guest_is saved
 }
 
 case_rehearsal_killed()
@@ -547,7 +565,7 @@ case_free_of_two()
 }
 
 cases=(
-	free_of_two rehearsal rehearsal_killed
+	free_of_two rehearsal rehearsal_killed paused_again
 	file file_twice file_sparse file_dir file_renamed file_refused file_paused file_dry_run
 	"file_too_large 20" "file_name_taken vm" "file_name_taken vm.state"
 	"file_fsync 1" "file_fsync 2" "file_fsync 3" "file_fsync 4"
