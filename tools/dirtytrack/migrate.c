@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "destination.h"
@@ -49,6 +50,32 @@ static int check_target(const struct migrate *m, unsigned int i)
 	return 0;
 }
 
+static const char *name_there(const struct migrate *m, unsigned int i)
+{
+	return m->names[i] ? m->names[i] : m->sources[i].name;
+}
+
+/* Where it matters, each has a name, and one of its own. */
+static int check_name(const struct migrate *m, unsigned int i)
+{
+	const char *name = name_there(m, i);
+	unsigned int k;
+
+	if (m->dest->one || m->dest->rehearsal)
+		return 0;
+	if (!*name) {
+		msg_error("slot %s: it has no name, by which it would be known there",
+			  m->sources[i].ref);
+		return -EINVAL;
+	}
+	for (k = 0; k < i; k++)
+		if (!strcmp(name, name_there(m, k))) {
+			msg_error("%s: two slots would be moved to it", name);
+			return -EINVAL;
+		}
+	return 0;
+}
+
 static int open_move(struct migrate *m, unsigned int i)
 {
 	const struct pipeline_options opts = {
@@ -61,15 +88,11 @@ static int open_move(struct migrate *m, unsigned int i)
 		.progress_arg = &m->copy,
 	};
 	struct copy_move *move = &m->moves[i];
-	const char *name = m->names[i] ? m->names[i] : m->sources[i].name;
-	int ret;
+	int ret = check_name(m, i);
 
-	if (!*name && !m->dest->one && !m->dest->rehearsal) {
-		msg_error("slot %s: it has no name, by which it would be known there",
-			  m->sources[i].ref);
-		return -EINVAL;
-	}
-	move->dst = m->dest->ops->target(m->dest, name, move->src->npages,
+	if (ret)
+		return ret;
+	move->dst = m->dest->ops->target(m->dest, name_there(m, i), move->src->npages,
 					 m->connections);
 	if (!move->dst)
 		return -EIO;

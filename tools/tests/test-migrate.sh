@@ -494,6 +494,26 @@ case_image_moved()
 	start --image image -- -- --image image && moved
 }
 
+# Two slots to one export: what came last would be in it.
+case_same_name()
+{
+	mkdir src dst
+	DIRTYTRACK_STANDIN=$PWD/src "$cmd" run --slot ram=8M --slot more=8M -- "$qemu" \
+		--ram '{ram}' --ram '{more}' --qmp qmp --lock lock 2>src.log &
+	src=$!
+	DIRTYTRACK_STANDIN=$PWD/dst "$cmd" receive --slot a=8M --slot b=8M --plugin "$plugin" \
+		--timeout "$timeout" --listen "unix:$PWD/nbd" -- "$qemu" --ram '{a}' --ram '{b}' \
+		--lock lock -incoming defer 2>dst.log &
+	dst=$!
+	await "$src" [ -S qmp ] && await "$dst" grep -q "waiting for a guest" dst.log || return 1
+	there=$(receiver_child standin-qemu)
+	migrate ram=a more=a
+	ends 1 && grep -q "a: two slots would be moved to it" err &&
+		[ "$(last_word src.log)" = runs ] || return 1
+	migrate ram=a more=b --verify
+	ends 0 && guest_is there
+}
+
 # QEMU there does not wait for a guest: then nobody does.
 case_not_incoming()
 {
@@ -676,6 +696,7 @@ cases=(
 	"stuck rounds nothing.was.done.there.in.4.s 1 --on-timeout pause"
 	"stuck pause nothing.was.done.there.in.4.s 1"
 	running_state
+	running_state same_name
 	"interrupted_there rounds here 1" "interrupted_there stop here 1"
 	"interrupted_there migrate here 1" "interrupted_there load here 1"
 	"interrupted_there cont there 0"
