@@ -323,7 +323,7 @@ static void print_pause(const struct copy *c)
 	       c->expected_downtime * 1000, memory_seconds(c) * 1000);
 }
 
-/* What happened in the pause, and that it is over. */
+/* What happened in the pause; and that it is over, by @event, unless that is NULL. */
 static void pause_over(struct copy_report *r, const char *event)
 {
 	struct json_object *obj;
@@ -337,6 +337,8 @@ static void pause_over(struct copy_report *r, const char *event)
 		put_event(r, json_object_get(json_object_array_get_idx(r->held,
 								       i)));
 	json_object_array_del_idx(r->held, 0, nr);
+	if (!event)
+		return;
 	obj = event_new(event);
 	json_object_object_add(obj, "paused",
 			       json_seconds(r->copy->seconds_paused));
@@ -393,6 +395,9 @@ static void on_event(struct copy *copy, enum copy_event event)
 		break;
 	case COPY_HANDED_OVER:
 		pause_over(r, "handed_over");
+		break;
+	case COPY_LEFT_PAUSED:
+		pause_over(r, NULL);
 		break;
 	}
 }

@@ -616,7 +616,8 @@ static int paused_part(struct copy *c, struct buffers *buf)
 	copy_phase_end(c, PHASE_START);
 	c->seconds_paused = c->phase_begin - c->paused_at;
 	msg_hold(false);
-	tell(c, left ? COPY_HANDED_OVER : COPY_RESUMED);
+	tell(c, left && !ret ? COPY_HANDED_OVER :
+		left || resumed ? COPY_LEFT_PAUSED : COPY_RESUMED);
 	if (ret)
 		return ret;
 	return resumed ? -EHOSTDOWN : 0;

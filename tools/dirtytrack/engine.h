@@ -116,6 +116,7 @@ enum copy_event {
 	COPY_VERIFY,		/* copy.verified grows */
 	COPY_RESUMED,		/* copy.seconds_paused is known */
 	COPY_HANDED_OVER,	/* likewise; instead of COPY_RESUMED */
+	COPY_LEFT_PAUSED,	/* likewise: it could not be resumed, or must not be */
 };
 
 /* What is copied to where, and the way, which is the caller's to open and close. */

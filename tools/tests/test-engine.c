@@ -808,6 +808,9 @@ static void eintr_without_request(void)
 	tear_down();
 }
 
+/* The last of these. */
+static enum copy_event pause_end_event;
+
 static void resume_counts(struct copy *c, enum copy_event event)
 {
 	/* In the order that a report relies on. */
@@ -815,6 +818,8 @@ static void resume_counts(struct copy *c, enum copy_event event)
 		tap_fail(__FILE__, __LINE__, "PAUSED while running");
 	if (event == COPY_RESUMED && (!fake.running || c->seconds_paused <= 0))
 		tap_fail(__FILE__, __LINE__, "RESUMED too early");
+	if (event == COPY_RESUMED || event == COPY_HANDED_OVER || event == COPY_LEFT_PAUSED)
+		pause_end_event = event;
 }
 
 static void events_tell_the_truth(void)
@@ -822,6 +827,14 @@ static void events_tell_the_truth(void)
 	CHECK(set_up());
 	copy.event = resume_counts;
 	CHECK_EQ(copy_run(&copy), 0);
+	CHECK_EQ(pause_end_event, COPY_RESUMED);
+	tear_down();
+	/* It could not be resumed. */
+	CHECK(set_up());
+	copy.event = resume_counts;
+	fake_pause.fail_resume = -EIO;
+	CHECK_EQ(copy_run(&copy), -EHOSTDOWN);
+	CHECK_EQ(pause_end_event, COPY_LEFT_PAUSED);
 	tear_down();
 }
 
@@ -899,6 +912,7 @@ static bool set_up_handover(void)
 	if (!set_up())
 		return false;
 	copy.handover = &fake_handover_ops;
+	copy.event = resume_counts;
 	copy.verify = false;
 	return true;
 }
@@ -937,6 +951,7 @@ static void handover_takes_what_saving_writes(void)
 	CHECK(fake_handover.at_commit);
 	/* It runs elsewhere. */
 	CHECK_EQ(fake_pause.resumes, 0);
+	CHECK_EQ(pause_end_event, COPY_HANDED_OVER);
 	for (i = 0; i < NR_COPY_PHASES; i++)
 		sum += copy.phases[i];
 	CHECK(copy.phases[PHASE_MEMORY] > 0 && copy.phases[PHASE_REST] > 0);
@@ -973,6 +988,7 @@ static void failing_handover_resumes(void)
 	CHECK(set_up_handover());
 	fake_handover.fail_commit = -EHOSTUNREACH;
 	CHECK_EQ(copy_run(&copy), -EHOSTUNREACH);
+	CHECK_EQ(pause_end_event, COPY_LEFT_PAUSED);
 	CHECK_EQ(fake_pause.resumes, 0);
 	CHECK(!fake.running);
 	drop();
