@@ -33,7 +33,8 @@ static void resume_instead(struct pause *p)
 	while (resume(p) && --tries)
 		;
 	msg_hold(false);
-	msg_note("killed while the guest was paused: it was resumed");
+	msg_note(tries ? "killed while the guest was paused: it was resumed" :
+			 "killed while the guest was paused: it could not be resumed");
 	if (p->resumed)
 		p->resumed(p);
 }

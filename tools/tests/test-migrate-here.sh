@@ -544,6 +544,18 @@ case_rehearsal_killed()
 	ends 137 && guest_is here
 }
 
+# Nobody says that it was resumed when it was not.
+case_not_resumed()
+{
+	impatient_here
+	start_alone --fail cont:error || return 1
+	DIRTYTRACK_STANDIN_FSYNC=1:slow to_vm
+	await "$tool" is_slow_at fsync || return 1
+	kill -KILL "$tool"
+	ends 137 && until_true grep -q "killed while the guest was paused" err &&
+		grep -q "it could not be resumed" err && [ "$(last_word src.log)" = stands ]
+}
+
 # Each slot has its own.
 case_free_of_two()
 {
@@ -565,7 +577,7 @@ case_free_of_two()
 }
 
 cases=(
-	free_of_two rehearsal rehearsal_killed paused_again
+	free_of_two rehearsal rehearsal_killed paused_again not_resumed
 	file file_twice file_sparse file_dir file_renamed file_refused file_paused file_dry_run
 	"file_too_large 20" "file_name_taken vm" "file_name_taken vm.state"
 	"file_fsync 1" "file_fsync 2" "file_fsync 3" "file_fsync 4"
