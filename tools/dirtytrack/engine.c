@@ -663,6 +663,9 @@ int copy_run(struct copy *c)
 	}
 	/* What else there is to do for the target, no guest waits for. */
 	set_patience(c, INFINITY, 0);
+	/* Whatever came of it: what the caller does next may take long. */
+	if (set_throttle(c, 0) && !ret)
+		msg_note("--throttle: the limit stays until this command ends");
 	free(buf);
 	return ret;
 }

@@ -629,6 +629,45 @@ static void throttle_fixed(void)
 	tear_down();
 }
 
+static unsigned int takes_left;
+
+static void fail_later(uint64_t next)
+{
+	(void)next;
+	if (takes_left && !--takes_left)
+		fake.fail_take = -EIO;
+}
+
+/* However it ends, the guest does as it likes when the caller has it back. */
+static void throttle_ends(void)
+{
+	/* In the rounds, before the pause, in the pause, and without one. */
+	int how;
+
+	for (how = 0; how < 4; how++) {
+		CHECK(set_up());
+		copy.throttle = THROTTLE_FIXED;
+		copy.throttle_rate = 1234;
+		copy.dry_run = how == 3;
+		if (how == 0) {
+			takes_left = 2;
+			fake.on_take = fail_later;
+		} else if (how == 1) {
+			copy.downtime = 0;
+			copy.strict = true;
+			fake.on_count = write_many;
+		} else if (how == 2) {
+			fake_pause.fail_pause = -EIO;
+		}
+		CHECK_EQ(copy_run(&copy), how == 1 ? -ETIME : how == 3 ? 0 : -EIO);
+		CHECK_EQ(fake.nr_limits, 2);
+		CHECK_EQ(fake.limits[0], 1234);
+		CHECK_EQ(fake.limits[1], 0);
+		fake.fail_take = 0;
+		drop();
+	}
+}
+
 static void timeout(void)
 {
 	CHECK(set_up());
@@ -1056,6 +1095,7 @@ int main(void)
 		TAP_TEST(strict),
 		TAP_TEST(throttle_auto),
 		TAP_TEST(throttle_fixed),
+		TAP_TEST(throttle_ends),
 		TAP_TEST(timeout),
 		TAP_TEST(dry_run),
 		TAP_TEST(without_pause),
