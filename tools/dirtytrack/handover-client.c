@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <libnbd.h>
@@ -23,6 +24,8 @@ struct handover {
 	struct nbd_handle *nbd;	/* the control export */
 	struct nbd_handle *state;	/* the state's, or NULL */
 	uint8_t session[HANDOVER_SESSION_LEN];
+	uint8_t sender[HANDOVER_SENDER_LEN];	/* us */
+	bool claimed;		/* and nothing more was asked for */
 };
 
 static double answer_by(const struct handover *h)
@@ -56,6 +59,21 @@ static int explain(const struct handover *h, int err)
 	return nbd_client_explain(h->uri, "receiver", "dirtytrack receive", err);
 }
 
+/* Before anything is sent: memory of two senders would be mixed. */
+static int claim(struct handover *h)
+{
+	int ret;
+
+	if (getrandom(h->sender, sizeof(h->sender), 0) != sizeof(h->sender)) {
+		ret = -errno;
+		msg_errno(ret, "%s", h->uri);
+		return ret;
+	}
+	ret = handover_command(h, HANDOVER_CLAIM, 0);
+	h->claimed = !ret;
+	return explain(h, ret);
+}
+
 int handover_open(struct handover **out, const char *uri, double timeout)
 {
 	struct handover *h = calloc(1, sizeof(*h));
@@ -87,6 +105,9 @@ int handover_open(struct handover **out, const char *uri, double timeout)
 		goto fail;
 	}
 	memcpy(h->session, status.session, sizeof(h->session));
+	ret = claim(h);
+	if (ret)
+		goto fail;
 	*out = h;
 	return 0;
 
@@ -99,6 +120,9 @@ void handover_close(struct handover *h)
 {
 	if (!h)
 		return;
+	/* Somebody else may have it, or who starts this again. */
+	if (h->claimed)
+		handover_done(h);
 	nbd_client_close(h->state);
 	nbd_client_close(h->nbd);
 	free(h->control_uri);
@@ -183,12 +207,15 @@ int handover_command(struct handover *h, enum handover_verb verb, uint64_t size)
 	if (ret)
 		return ret;
 	memcpy(command.session, h->session, sizeof(h->session));
+	memcpy(command.sender, h->sender, sizeof(h->sender));
+	h->claimed = false;
 	ret = nbd_client_write(h->nbd, &command, sizeof(command), answer_by(h));
 	/* It answered with an error if it is still there to say which. */
 	if (!ret || ret == -EINTR || ret == -ETIMEDOUT ||
 	    nbd_aio_is_ready(h->nbd) <= 0 || read_status(h, &status))
 		return ret;
-	msg_error("%s: %s", h->uri, status.message);
+	/* The server may have refused it, and the receiver know nothing of that. */
+	msg_error("%s: %s", h->uri, *status.message ? status.message : strerror(-ret));
 	return -EREMOTEIO;
 }
 

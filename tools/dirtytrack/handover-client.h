@@ -11,10 +11,11 @@
 struct handover;
 
 /*
- * To the receiver at @uri, which names no export.  @timeout: seconds for the answer to
- * a command.  0, or a message and -errno.
+ * To the receiver at @uri, which names no export, and which takes memory from nobody else
+ * from here on.  @timeout: seconds for the answer to a command.  0, or a message and -errno.
  */
 int handover_open(struct handover **h, const char *uri, double timeout);
+/* If no command was sent, others may have the receiver. */
 void handover_close(struct handover *h);
 
 /*

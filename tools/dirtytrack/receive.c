@@ -88,6 +88,29 @@ static int do_run(struct receive *r, bool paused)
 	return 0;
 }
 
+/* A sender that has gone for good without a word is given up with all else (check_time). */
+static int do_claim(struct receive *r, const struct handover_command *command)
+{
+	if (r->phase != HANDOVER_RECEIVING)
+		return EBUSY;
+	memcpy(r->sender, command->sender, sizeof(r->sender));
+	r->claimed = true;
+	return 0;
+}
+
+static int do_done(struct receive *r)
+{
+	if (r->phase == HANDOVER_RECEIVING)
+		r->claimed = false;
+	r->done = is_final(r);
+	return 0;
+}
+
+static bool is_senders(const struct receive *r, const struct handover_command *command)
+{
+	return r->claimed && !memcmp(command->sender, r->sender, sizeof(r->sender));
+}
+
 static int do_command(struct receive *r, const struct handover_command *command)
 {
 	if (le64toh(command->magic) != HANDOVER_MAGIC ||
@@ -99,20 +122,29 @@ static int do_command(struct receive *r, const struct handover_command *command)
 		note_message(r, "the command is for another receiver");
 		return EINVAL;
 	}
+	if (!is_senders(r, command) &&
+	    (r->claimed || le32toh(command->verb) != HANDOVER_CLAIM)) {
+		note_message(r, r->claimed ? "another sender has the receiver" :
+					     "the sender has not claimed the receiver");
+		return EBUSY;
+	}
 	switch (le32toh(command->verb)) {
+	case HANDOVER_CLAIM:
+		return do_claim(r, command);
 	case HANDOVER_LOAD:
 		return do_load(r, le64toh(command->size));
 	case HANDOVER_RUN:
 		return do_run(r, le64toh(command->size));
 	case HANDOVER_ABORT:
-		if (r->phase == HANDOVER_RUNNING)
+		if (r->phase == HANDOVER_RUNNING) {
+			note_message(r, "the guest is here already");
 			return EPERM;
+		}
 		if (r->phase != HANDOVER_ABORTED)
 			give_up(r, "the sender gave up");
 		return 0;
 	case HANDOVER_DONE:
-		r->done = is_final(r);
-		return 0;
+		return do_done(r);
 	}
 	return EINVAL;
 }

@@ -33,6 +33,8 @@ struct receive {
 	unsigned int clients;
 	double since;		/* there is none, or the phase is final */
 	uint8_t session[HANDOVER_SESSION_LEN];
+	uint8_t sender[HANDOVER_SENDER_LEN];
+	bool claimed;		/* by @sender */
 	char message[HANDOVER_MESSAGE_LEN];
 };
 

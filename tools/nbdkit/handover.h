@@ -13,6 +13,10 @@
  *         |                 |
  *         +-----ABORT-------+--> ABORTED
  *
+ * One sender has the receiver: the first that says CLAIM, by a number of its own, which is
+ * in each command.  Others are refused (EBUSY) whatever they want.  It is known by that
+ * number, not by its connection, which it may lose.
+ *
  * The guest runs there only in RUNNING, which is reached by RUN alone, and that only
  * from LOADED.  From RUN on memory and state are not served any more.  RUNNING and ABORTED are final, so that whoever does not know whether
  * his RUN arrived sends ABORT, as often as it takes: the answer, or the phase, says
@@ -29,13 +33,14 @@
 #define HANDOVER_STATE		".state"
 #define HANDOVER_CONTROL	".control"
 
-#define HANDOVER_VERSION	1
+#define HANDOVER_VERSION	2
 #define HANDOVER_MAGIC		0x5245564f444e4148	/* "HANDOVER" */
 /* Bytes of the control export. */
 #define HANDOVER_CONTROL_SIZE	4096
 /* Bytes of device state there may be; a large one has devices with memory of their own. */
 #define HANDOVER_MAX_STATE	(1024ULL * 1024 * 1024)
 #define HANDOVER_SESSION_LEN	16
+#define HANDOVER_SENDER_LEN	16
 #define HANDOVER_MESSAGE_LEN	256
 
 enum handover_phase {
@@ -52,8 +57,13 @@ enum handover_verb {
 	HANDOVER_RUN,
 	/* Give up. */
 	HANDOVER_ABORT,
-	/* The sender knows how it ended, and will not ask any more. */
+	/*
+	 * The sender knows how it ended, and will not ask any more; before LOAD: it leaves the
+	 * receiver to others.
+	 */
 	HANDOVER_DONE,
+	/* Before all others, and before memory is written to. */
+	HANDOVER_CLAIM,
 };
 
 /**
@@ -63,6 +73,7 @@ enum handover_verb {
  * @verb: one of enum handover_verb
  * @size: an argument
  * @session: the receiver's, from its status: a command to another is refused
+ * @sender: a number that another sender does not have
  */
 struct handover_command {
 	uint64_t magic;
@@ -70,6 +81,7 @@ struct handover_command {
 	uint32_t verb;
 	uint64_t size;
 	uint8_t session[HANDOVER_SESSION_LEN];
+	uint8_t sender[HANDOVER_SENDER_LEN];
 };
 
 /**
@@ -88,7 +100,7 @@ struct handover_status {
 	char message[HANDOVER_MESSAGE_LEN];
 };
 
-static_assert(sizeof(struct handover_command) == 40, "struct handover_command");
+static_assert(sizeof(struct handover_command) == 56, "struct handover_command");
 static_assert(sizeof(struct handover_status) == 288, "struct handover_status");
 
 /*

@@ -432,7 +432,9 @@ case_filter_error()
 	nbdkit_with error -- "error-$1=$2" "error-$1-rate=100%" error-file=inject || return 1
 	case $3 in
 	rounds)
-		start -- -- && touch inject && migrate --verify || return 1 ;;
+		start -- -- && hold 0 && migrate --verify --json && has_begun || return 1
+		touch inject
+		go_on ;;
 	pause)
 		start --fail migrate:slow -- -- && migrate --verify &&
 			await "$tool" is_slow_at migrate && touch inject go || return 1 ;;
@@ -512,6 +514,41 @@ case_same_name()
 		[ "$(last_word src.log)" = runs ] || return 1
 	migrate ram=a more=b --verify
 	ends 0 && guest_is there
+}
+
+# migrate_second: another sender, of the same guest, while the first one is held up.
+migrate_second()
+{
+	env -u DIRTYTRACK_STANDIN_HOLD DIRTYTRACK_STANDIN="$PWD/src" "$cmd" migrate --qmp qmp2 \
+		--answer "$answer" --reconnect "$reconnect" "$@" "nbd+unix:///?socket=$PWD/nbd" >out2 2>err2
+}
+
+# One has the receiver: others are refused, and nothing of theirs is there. It is known again
+# when it has lost its connections.
+case_two_senders()
+{
+	local got=0
+
+	start -- -- && there=$(receiver_child standin-qemu) && hold 1 || return 1
+	migrate --downtime 0 --max-rounds 3 --verify --json
+	await "$tool" held 2 || return 1
+	migrate_second --dry-run || got=$?
+	[ "$got" = 1 ] && grep -q "another sender has the receiver" err2 || return 1
+	kill -KILL "$(receiver_child nbdkit)"
+	await "$dst" receiver_has nbdkit || return 1
+	got=0
+	migrate_second || got=$?
+	[ "$got" = 1 ] && grep -q "another sender has the receiver" err2 || return 1
+	go_on
+	ends 0 && guest_is there && [ "$(event verified .different)" = 0 ]
+}
+
+# One that fails before it has begun leaves it to others.
+case_sender_leaves()
+{
+	start -- -- && there=$(receiver_child standin-qemu) || return 1
+	migrate nonesuch
+	ends 1 && moved
 }
 
 # QEMU there does not wait for a guest: then nobody does.
@@ -697,6 +734,7 @@ cases=(
 	"stuck pause nothing.was.done.there.in.4.s 1"
 	running_state
 	running_state same_name
+	running_state same_name two_senders sender_leaves
 	"interrupted_there rounds here 1" "interrupted_there stop here 1"
 	"interrupted_there migrate here 1" "interrupted_there load here 1"
 	"interrupted_there cont there 0"
