@@ -10,6 +10,8 @@
  */
 #define GUARD_PAUSE 'P'
 #define GUARD_LENT 'L'
+#define GUARD_IDLE 'i'
+#define GUARD_LENT_IDLE 'l'
 #define GUARD_COMMIT 'C'
 #define GUARD_COMMIT_IDLE 'c'
 #define GUARD_FENCE 'F'
@@ -39,6 +41,15 @@ static void resume_instead(struct pause *p)
 		p->resumed(p);
 }
 
+/* It stays paused, but is not to be left as it is. */
+static void undo_instead(struct pause *p)
+{
+	if (p->undo)
+		p->undo(p);
+	if (p->resumed)
+		p->resumed(p);
+}
+
 static void pause_instead(struct pause *p)
 {
 	unsigned int tries = 3;
@@ -58,9 +69,11 @@ static void act(void *arg, char state)
 	struct pause *p = arg;
 
 	p->idle = state == GUARD_COMMIT_IDLE;
-	p->lent = state != GUARD_PAUSE;
+	p->lent = state != GUARD_PAUSE && state != GUARD_IDLE;
 	if (state == GUARD_FENCE)
 		pause_instead(p);
+	else if (state == GUARD_IDLE || state == GUARD_LENT_IDLE)
+		undo_instead(p);
 	else if (state == GUARD_PAUSE || state == GUARD_LENT ||
 		 (p->settle && p->settle(p)))
 		resume_instead(p);
@@ -116,7 +129,7 @@ int pause_begin(struct pause *p)
 		return ret;
 	/* Told before it is true: resuming a guest that runs does no harm. */
 	ret = guard_tell(&p->guard, p->fence ? GUARD_FENCE :
-				    p->idle ? 0 : GUARD_PAUSE);
+				    p->idle ? GUARD_IDLE : GUARD_PAUSE);
 	if (ret) {
 		msg_errno(ret, "the guard process is gone");
 		return ret;
@@ -139,7 +152,7 @@ static int tell(struct pause *p, char state)
 int pause_lend(struct pause *p)
 {
 	p->lent = true;
-	return tell(p, p->idle ? 0 : GUARD_LENT);
+	return tell(p, p->idle ? GUARD_LENT_IDLE : GUARD_LENT);
 }
 
 int pause_commit(struct pause *p)

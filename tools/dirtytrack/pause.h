@@ -52,7 +52,7 @@ struct pause_ops {
  *	was killed after pause_commit(): is the guest to be resumed here?
  * @undo: unless NULL, called before the guest is resumed, also in the guard
  * @resumed: unless NULL, called in the guard after it has resumed the guest, which does not
- *	wait for that; also when it could not be
+ *	wait for that; also when it could not be, or is not to be
  * @arg: for these
  * @fence: set before pause_guard(): when this process is killed, the guest is to be
  *	paused, not resumed: somebody else lets it run then

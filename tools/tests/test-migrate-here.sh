@@ -544,6 +544,21 @@ case_rehearsal_killed()
 	ends 137 && guest_is here
 }
 
+# paused_killed PHASE: the guard does all but resume it.
+case_paused_killed()
+{
+	case $1 in
+	migrate) start_alone --fail migrate:slow && stop_guest && wait_on 1 ;;
+	*)	start_alone --image image && stop_guest && wait_on 1 --image image --fail "$1:slow" ;;
+	esac || return 1
+	to_slot
+	await "$tool" is_slow_at "$1" || return 1
+	kill -KILL "$tool"
+	touch go
+	ends 137 && until_true is_gone "$there" && until_true migrates_all src.log &&
+		[ "$(last_word src.log)" = stands ] && tell_guest cont && guest_is here
+}
+
 # Nobody says that it was resumed when it was not.
 case_not_resumed()
 {
@@ -578,6 +593,7 @@ case_free_of_two()
 
 cases=(
 	free_of_two rehearsal rehearsal_killed paused_again not_resumed
+	"paused_killed migrate" "paused_killed loaded"
 	file file_twice file_sparse file_dir file_renamed file_refused file_paused file_dry_run
 	"file_too_large 20" "file_name_taken vm" "file_name_taken vm.state"
 	"file_fsync 1" "file_fsync 2" "file_fsync 3" "file_fsync 4"
