@@ -544,6 +544,23 @@ case_rehearsal_killed()
 	ends 137 && guest_is here
 }
 
+# cont_refused SIGNAL STATUS: somebody has the lock of the image for a while, when the guest is
+# to go on; it is let go on after that, by the command or its guard.
+case_cont_refused()
+{
+	local holder
+
+	start_alone --image image || return 1
+	DIRTYTRACK_STANDIN_FSYNC=1:slow to_vm
+	await "$tool" is_slow_at fsync || return 1
+	flock image sleep 2 &
+	holder=$!
+	await "$holder" locked image || return 1
+	kill -"$1" "$tool"
+	touch go
+	ends "$2" && until_true is_gone "$holder" && guest_is here && locked image
+}
+
 # paused_killed PHASE: the guard does all but resume it.
 case_paused_killed()
 {
@@ -593,7 +610,7 @@ case_free_of_two()
 
 cases=(
 	free_of_two rehearsal rehearsal_killed paused_again not_resumed
-	"paused_killed migrate" "paused_killed loaded"
+	"cont_refused INT 130" "cont_refused KILL 137" "paused_killed migrate" "paused_killed loaded"
 	file file_twice file_sparse file_dir file_renamed file_refused file_paused file_dry_run
 	"file_too_large 20" "file_name_taken vm" "file_name_taken vm.state"
 	"file_fsync 1" "file_fsync 2" "file_fsync 3" "file_fsync 4"
