@@ -732,8 +732,6 @@ cases=(
 	"stuck rounds after.2.s,.[0-9]*.pages.would.still.have.to.be.copied 3"
 	"stuck rounds nothing.was.done.there.in.4.s 1 --on-timeout pause"
 	"stuck pause nothing.was.done.there.in.4.s 1"
-	running_state
-	running_state same_name
 	running_state same_name two_senders sender_leaves
 	"interrupted_there rounds here 1" "interrupted_there stop here 1"
 	"interrupted_there migrate here 1" "interrupted_there load here 1"
