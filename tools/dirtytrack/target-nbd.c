@@ -26,11 +26,17 @@
  * before it answers, or serves others.
  */
 #define MAX_ZERO_PAGES (256 * 1024 * 1024 / DTRACK_PAGE_SIZE)
-/* Bytes whose state is asked for at once: the count is of 32 bits, and signed for some. */
-#define MAX_STATUS (1024 * 1024 * 1024)
+/* Bytes whose state is asked for at once: each page of them may be an extent of its own. */
+#define MAX_STATUS (256 * 1024 * 1024)
 /* How long a server may take to let a client in; and again, when others can be tried. */
 #define CONNECT_SECONDS 30
 #define REVIVE_SECONDS 10
+
+/* Bytes of one state, from the end of the run before. */
+struct run {
+	uint64_t end;
+	bool zero;
+};
 
 struct target_nbd {
 	struct target base;
@@ -40,6 +46,11 @@ struct target_nbd {
 	bool can_extents;
 	uint64_t size;
 	char *zeroes;			/* without WRITE_ZEROES */
+	/* What the server said last of what it has; it holds until a flush. */
+	struct run *runs;
+	size_t nr_runs, room;
+	size_t run;			/* where the last answer was found */
+	uint64_t runs_first;		/* bytes */
 	struct nbd_handle *lanes[];
 };
 
@@ -180,6 +191,8 @@ static int nbd_flush_lane(struct target *base, unsigned int lane)
 	struct nbd_handle *nbd = t->lanes[lane];
 	int ret;
 
+	/* What was written since it was asked is there now. */
+	t->nr_runs = t->run = 0;
 	if (is_lost(nbd))
 		return -ENOTCONN;
 	/*
@@ -201,80 +214,119 @@ static int nbd_flush_lane(struct target *base, unsigned int lane)
 	return is_lost(nbd) ? -ENOTCONN : 0;
 }
 
-/* Pages of one state at the beginning of what was asked for. */
-struct extent_reply {
-	uint64_t bytes;
-	uint64_t asked;
-	bool zero;
-	bool ended;
-};
+static bool add_run(struct target_nbd *t, uint64_t bytes, bool zero)
+{
+	struct run *last = t->nr_runs ? &t->runs[t->nr_runs - 1] : NULL;
+	uint64_t end = (last ? last->end : t->runs_first) + bytes;
+
+	if (last && last->zero == zero) {
+		last->end = end;
+		return true;
+	}
+	if (t->nr_runs == t->room) {
+		size_t room = t->room ? 2 * t->room : 64;
+		struct run *runs = realloc(t->runs, room * sizeof(*runs));
+
+		if (!runs)
+			return false;
+		t->runs = runs;
+		t->room = room;
+	}
+	t->runs[t->nr_runs++] = (struct run){ .end = end, .zero = zero };
+	return true;
+}
 
 static int on_extents(void *arg, const char *context, uint64_t offset,
 		      uint32_t *entries, size_t nr, int *error)
 {
-	struct extent_reply *reply = arg;
+	struct target_nbd *t = arg;
 	size_t i;
 
 	(void)offset;
-	(void)error;
 	if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION))
 		return 0;
-	for (i = 0; i + 1 < nr && !reply->ended; i += 2) {
-		bool zero = entries[i + 1] & LIBNBD_STATE_ZERO;
-
-		if (reply->bytes && zero != reply->zero) {
-			reply->ended = true;
-			break;
+	for (i = 0; i + 1 < nr; i += 2)
+		if (!add_run(t, entries[i], entries[i + 1] & LIBNBD_STATE_ZERO)) {
+			*error = ENOMEM;
+			return -1;
 		}
-		reply->zero = zero;
-		reply->bytes += entries[i];
-	}
 	return 0;
+}
+
+/* What it has from @pos on, and how far it says it. */
+static int ask_runs(struct target_nbd *t, uint64_t pos)
+{
+	nbd_extent_callback callback = {
+		.callback = on_extents,
+		.user_data = t,
+	};
+	uint64_t all = t->base.npages * DTRACK_PAGE_SIZE;
+	uint64_t asked = all - pos < MAX_STATUS ? all - pos : MAX_STATUS;
+	int ret;
+
+	t->runs_first = pos;
+	t->nr_runs = t->run = 0;
+	ret = nbd_client_wait(t->lanes[0],
+			      nbd_aio_block_status(t->lanes[0], asked, pos, callback,
+						   NBD_NULL_COMPLETION, 0),
+			      t->base.deadline);
+	if (ret == -EINTR || ret == -ETIMEDOUT) {
+		/* The answer has nowhere to go any more. */
+		nbd_drop(&t->base, 0);
+		t->nr_runs = 0;
+		return ret;
+	}
+	if (ret) {
+		t->nr_runs = 0;
+		return fail(t, "cannot ask what it has");
+	}
+	if (t->nr_runs && t->runs[t->nr_runs - 1].end > pos)
+		return 0;
+	t->nr_runs = 0;
+	msg_error("%s: it says nothing of what it has at %" PRIu64, t->uri, pos);
+	return -EPROTO;
+}
+
+static uint64_t run_first(const struct target_nbd *t)
+{
+	return t->run ? t->runs[t->run - 1].end : t->runs_first;
+}
+
+/*
+ * Byte @pos is in t->runs[t->run] after this.  Who goes on from page to page, which
+ * may be of a run each, asks once for many.
+ */
+static int find_run(struct target_nbd *t, uint64_t pos)
+{
+	while (t->run && pos < run_first(t))
+		t->run--;
+	while (t->run < t->nr_runs && t->runs[t->run].end <= pos)
+		t->run++;
+	return t->run < t->nr_runs && pos >= run_first(t) ? 0 : ask_runs(t, pos);
 }
 
 static int nbd_extent(struct target *base, uint64_t page, uint64_t *end,
 		      bool *zero)
 {
 	struct target_nbd *t = to_nbd(base);
-	struct extent_reply reply = { 0 };
-	nbd_extent_callback callback = {
-		.callback = on_extents,
-		.user_data = &reply,
-	};
-	uint64_t pos = page * DTRACK_PAGE_SIZE;
-	uint64_t all = base->npages * DTRACK_PAGE_SIZE;
-	uint64_t asked = all - pos < MAX_STATUS ? all - pos : MAX_STATUS;
+	uint64_t run_end;
 	int ret;
 
 	*end = base->npages;
 	*zero = false;
 	if (!t->can_extents)
 		return 0;
-	ret = nbd_client_wait(t->lanes[0],
-			      nbd_aio_block_status(t->lanes[0], asked, pos, callback,
-						   NBD_NULL_COMPLETION, 0),
-			      base->deadline);
-	if (ret == -EINTR || ret == -ETIMEDOUT) {
-		/* The answer has nowhere to go any more. */
-		nbd_drop(base, 0);
-		return ret;
-	}
+	ret = find_run(t, page * DTRACK_PAGE_SIZE);
 	if (ret)
-		return fail(t, "cannot ask what it has");
-	if (!reply.bytes) {
-		msg_error("%s: it says nothing of what it has at %" PRIu64,
-			  t->uri, pos);
-		return -EPROTO;
-	}
-	if (reply.bytes > asked)
-		reply.bytes = asked;
+		return ret;
 	/* Extents need not end where pages do: a part of a page is not zero. */
-	*zero = reply.zero && reply.bytes >= DTRACK_PAGE_SIZE;
-	if (*zero)
-		*end = page + reply.bytes / DTRACK_PAGE_SIZE;
-	else
-		*end = page + (reply.bytes + DTRACK_PAGE_SIZE - 1) /
-			      DTRACK_PAGE_SIZE;
+	run_end = t->runs[t->run].end;
+	*zero = t->runs[t->run].zero && run_end / DTRACK_PAGE_SIZE > page;
+	*end = *zero ? run_end / DTRACK_PAGE_SIZE :
+		       (run_end + DTRACK_PAGE_SIZE - 1) / DTRACK_PAGE_SIZE;
+	/* The last extent of a reply may be longer than what was asked for. */
+	if (*end > base->npages)
+		*end = base->npages;
 	return 0;
 }
 
@@ -315,6 +367,7 @@ static void close_nbd(struct target *base)
 
 	for (i = 0; i < base->lanes; i++)
 		nbd_client_close(t->lanes[i]);
+	free(t->runs);
 	free(t->zeroes);
 	free(t->uri);
 	free(t);

@@ -268,6 +268,27 @@ asks_for_what_it_needs()
 		pages Zero <"$tmp/requests" | sort | cmp - "$tmp/zero"
 }
 
+# Pages that are data and hole by turns, which it says in one answer: it is asked for them
+# once before anything is sent, and once more, in all, to compare.
+asks_in_bulk()
+{
+	local asked
+
+	python3 - "$tmp/file" <<-'END' || return 1
+	import sys
+	with open(sys.argv[1], "wb") as f:
+	    f.truncate(64 << 20)
+	    for page in range(0, 2048, 2):
+	        f.seek(page * 4096)
+	        f.write(b"old" * 1000)
+	END
+	nbdkit_serve --filter=log file "$tmp/file" logfile="$tmp/requests" &&
+		copies 0 --verify && cmp "$tmp/file" "$ram" || return 1
+	asked=$(grep -c ' Extents ' "$tmp/requests")
+	echo "asked $asked times"
+	[ "$asked" -le 4 ]
+}
+
 # A server that ends with its last client is there as long as it is wanted.
 server_ends_with_us()
 {
@@ -411,6 +432,7 @@ check "requests that fail" failing_requests
 check "slow answers" slow_answers
 check "the server tries again" server_tries_again
 check "the server is asked for what it needs, once" asks_for_what_it_needs
+check "the server is asked in bulk what it has" asks_in_bulk
 check "the server ends with its last client" server_ends_with_us
 check "the server dies and comes back" server_comes_back
 check "the server dies and another comes" another_server_comes
