@@ -20,8 +20,9 @@
 #define WAIT_MS 200
 /* Bytes of a file that are sent at once. */
 #define CHUNK (1024 * 1024)
-/* A host that is gone acknowledges nothing. */
+/* A host that is gone acknowledges nothing; it is asked when it is silent, too. */
 #define TCP_TIMEOUT_MS 15000
+#define TCP_SILENT_SECONDS 5
 
 static int connect_in_time(struct nbd_handle *nbd, const char *uri, double deadline)
 {
@@ -41,11 +42,16 @@ static int connect_in_time(struct nbd_handle *nbd, const char *uri, double deadl
 
 static void limit_silence(struct nbd_handle *nbd)
 {
-	unsigned int ms = TCP_TIMEOUT_MS;
+	const int ms = TCP_TIMEOUT_MS, seconds = TCP_SILENT_SECONDS, on = 1;
+	const int probes = TCP_TIMEOUT_MS / 1000 / TCP_SILENT_SECONDS - 1;
+	const int fd = nbd_aio_get_fd(nbd);
 
 	/* Of no use on a Unix socket, where the other side cannot vanish. */
-	setsockopt(nbd_aio_get_fd(nbd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms,
-		   sizeof(ms));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
 int nbd_client_open(struct nbd_handle **out, const char *uri, double deadline)
@@ -70,9 +76,12 @@ int nbd_client_open(struct nbd_handle **out, const char *uri, double deadline)
 
 int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline)
 {
+	bool failed = false;
+
 	if (cookie < 0)
 		return -EIO;
 	for (;;) {
+		/* Whatever it returns but 0 it returns once. */
 		int done = nbd_aio_command_completed(nbd, cookie);
 
 		if (done > 0)
@@ -83,69 +92,128 @@ int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline)
 			return err && err != ENOTCONN && err != ESHUTDOWN ?
 			       -err : -EIO;
 		}
+		if (failed)
+			return -EIO;
 		if (interrupted)
 			return -EINTR;
 		if (now() > deadline)
 			return -ETIMEDOUT;
-		if (nbd_poll(nbd, WAIT_MS) < 0 && nbd_get_errno() != EINTR &&
-		    nbd_aio_command_completed(nbd, cookie) == 0)
-			return -EIO;
+		failed = nbd_poll(nbd, WAIT_MS) < 0 && nbd_get_errno() != EINTR;
 	}
+}
+
+/*
+ * Memory of a command, which libnbd may use for longer than somebody waits for it.  @to
+ * is where what was read goes; NULL when nobody wants it any more, or of a write.
+ */
+struct bounce {
+	unsigned int users;
+	void *to;
+	size_t count;
+	char data[];
+};
+
+static struct bounce *bounce_new(size_t count, void *to)
+{
+	struct bounce *b = malloc(sizeof(*b) + count);
+
+	if (b)
+		*b = (struct bounce){ .users = 2, .to = to, .count = count };
+	return b;
+}
+
+static void bounce_put(void *arg)
+{
+	struct bounce *b = arg;
+
+	if (!--b->users)
+		free(b);
+}
+
+static int on_answer(void *arg, int *error)
+{
+	struct bounce *b = arg;
+
+	if (b->to && !*error)
+		memcpy(b->to, b->data, b->count);
+	/* It is not retired by that: it is waited for. */
+	return 0;
+}
+
+static nbd_completion_callback bounce_done(struct bounce *b)
+{
+	return (nbd_completion_callback){
+		.callback = on_answer,
+		.user_data = b,
+		.free = bounce_put,
+	};
 }
 
 int nbd_client_read(struct nbd_handle *nbd, void *buf, size_t count,
 		    double deadline)
 {
-	return nbd_client_wait(nbd, nbd_aio_pread(nbd, buf, count, 0,
-						  NBD_NULL_COMPLETION, 0),
-			       deadline);
+	struct bounce *b = bounce_new(count, buf);
+	int ret;
+
+	if (!b)
+		return -ENOMEM;
+	ret = nbd_client_wait(nbd, nbd_aio_pread(nbd, b->data, count, 0,
+						 bounce_done(b), 0),
+			      deadline);
+	b->to = NULL;
+	bounce_put(b);
+	return ret;
+}
+
+static int write_at(struct nbd_handle *nbd, struct bounce *b, uint64_t pos,
+		    double deadline)
+{
+	int ret = nbd_client_wait(nbd, nbd_aio_pwrite(nbd, b->data, b->count, pos,
+						      bounce_done(b), 0),
+				  deadline);
+
+	bounce_put(b);
+	return ret;
 }
 
 int nbd_client_write(struct nbd_handle *nbd, const void *buf, size_t count,
 		     double deadline)
 {
-	return nbd_client_wait(nbd, nbd_aio_pwrite(nbd, buf, count, 0,
-						   NBD_NULL_COMPLETION, 0),
-			       deadline);
+	struct bounce *b = bounce_new(count, NULL);
+
+	if (!b)
+		return -ENOMEM;
+	memcpy(b->data, buf, count);
+	return write_at(nbd, b, 0, deadline);
 }
 
-static int put_chunks(struct nbd_handle *nbd, int fd, uint64_t size,
-		      double timeout, char *buf)
+int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout,
+		   void (*answered)(void *arg, double sent), void *arg)
 {
 	uint64_t pos = 0;
 
 	while (pos < size) {
-		ssize_t n = pread(fd, buf, size - pos < CHUNK ? size - pos : CHUNK,
-				  pos);
-		int64_t cookie;
+		size_t count = size - pos < CHUNK ? size - pos : CHUNK;
+		struct bounce *b = bounce_new(count, NULL);
+		double sent = now();
 		int ret;
 
-		if (n <= 0) {
-			ret = n ? -errno : -EIO;
-			msg_errno(ret, "device state: cannot read it");
-			return ret;
+		if (!b) {
+			msg_errno(ENOMEM, "device state");
+			return -ENOMEM;
 		}
-		cookie = nbd_aio_pwrite(nbd, buf, n, pos, NBD_NULL_COMPLETION, 0);
-		ret = nbd_client_wait(nbd, cookie, now() + timeout);
+		if (pread(fd, b->data, count, pos) != (ssize_t)count) {
+			msg_errno(errno ? errno : EIO, "device state: cannot read it");
+			free(b);
+			return -EIO;
+		}
+		ret = write_at(nbd, b, pos, sent + timeout);
 		if (ret)
 			return ret;
-		pos += n;
+		answered(arg, sent);
+		pos += count;
 	}
 	return 0;
-}
-
-int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout)
-{
-	char *buf = malloc(CHUNK);
-	int ret;
-
-	if (!buf) {
-		msg_errno(ENOMEM, "device state");
-		return -ENOMEM;
-	}
-	ret = put_chunks(nbd, fd, size, timeout, buf);
-	free(buf);
-	return ret;
 }
 
 int nbd_client_explain(const char *uri, const char *role, const char *command, int err)

@@ -14,18 +14,23 @@ struct nbd_handle;
  * -ETIMEDOUT; none of them with a message.
  */
 int nbd_client_open(struct nbd_handle **nbd, const char *uri, double deadline);
-/* Wait for the command @cookie.  The same, and -errno of the server. */
+/*
+ * Wait for the command @cookie.  The same, and -errno of the server.  After -EINTR and
+ * -ETIMEDOUT it is still under way, with the memory that it was given.
+ */
 int nbd_client_wait(struct nbd_handle *nbd, int64_t cookie, double deadline);
-/* The same for bytes at the beginning of an export, until @deadline. */
+/* The same for bytes at the beginning of an export; @buf is not used after they return. */
 int nbd_client_read(struct nbd_handle *nbd, void *buf, size_t count,
 		    double deadline);
 int nbd_client_write(struct nbd_handle *nbd, const void *buf, size_t count,
 		     double deadline);
 /*
  * Copy the first @size bytes of the file @fd there, each part of them within @timeout.
- * Likewise; a message only when the file cannot be read.
+ * @answered is called after each, with when it was sent.  Likewise; a message only when the
+ * file cannot be read.
  */
-int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout);
+int nbd_client_put(struct nbd_handle *nbd, int fd, uint64_t size, double timeout,
+		   void (*answered)(void *arg, double sent), void *arg);
 /*
  * Say why nothing came of asking the @role that is to be at @uri, that @command starts;
  * libnbd has its error still, if it has one.  Nothing of a success, an interrupt, or what

@@ -378,6 +378,7 @@ static int clear_extent(struct pipeline *p, uint64_t page, uint64_t end)
 			next = end;
 		if (!ret && hole)
 			ret = push_zero(p, page, next);
+		pipeline_progress(p);
 		page = next;
 	}
 	return ret;
@@ -397,6 +398,7 @@ int pipeline_clear(struct pipeline *p)
 		ret = pipeline_answered(p, ret);
 		if (!ret && !zero)
 			ret = clear_extent(p, page, end);
+		pipeline_progress(p);
 	}
 	if (!ret)
 		ret = pipeline_drain(p);

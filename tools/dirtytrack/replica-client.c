@@ -182,9 +182,26 @@ int replica_detach(struct replica *r)
 	return do_command(r, &c);
 }
 
-int replica_put_state(struct replica *r, int fd, uint64_t size)
+struct heard {
+	struct replica *replica;
+	void (*heard)(void *arg);
+	void *arg;
+};
+
+static void on_answered(void *arg, double sent)
 {
-	return nbd_client_put(r->state, fd, size, r->timeout);
+	const struct heard *h = arg;
+
+	note_heard(h->replica, sent);
+	h->heard(h->arg);
+}
+
+int replica_put_state(struct replica *r, int fd, uint64_t size,
+		      void (*heard)(void *arg), void *arg)
+{
+	struct heard h = { .replica = r, .heard = heard, .arg = arg };
+
+	return nbd_client_put(r->state, fd, size, r->timeout, on_answered, &h);
 }
 
 int replica_commit(struct replica *r, uint64_t number,

@@ -55,8 +55,9 @@ int replica_ask(struct replica *r, struct replica_state *state);
  */
 int replica_attach(struct replica *r, double lease, uint64_t committed);
 int replica_detach(struct replica *r);
-/* The state of an epoch's devices, from @fd. */
-int replica_put_state(struct replica *r, int fd, uint64_t size);
+/* The state of an epoch's devices, from @fd.  @heard is called whenever we were heard of. */
+int replica_put_state(struct replica *r, int fd, uint64_t size,
+		      void (*heard)(void *arg), void *arg);
 /* It is complete. */
 int replica_commit(struct replica *r, uint64_t number,
 		   const struct store_epoch *epoch);

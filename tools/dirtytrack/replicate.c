@@ -160,6 +160,11 @@ static void keep_alive(struct replicate *r)
 		renew_lease(r);
 }
 
+static void on_heard(void *arg)
+{
+	renew_lease(arg);
+}
+
 static void on_progress(void *arg)
 {
 	struct replicate *r = arg;
@@ -462,7 +467,7 @@ static int commit(struct replicate *r)
 
 	for (i = 0; i < r->nr; i++)
 		epoch.checksum += r->sources[i].checksum;
-	ret = replica_put_state(r->replica, r->state, r->state_size);
+	ret = replica_put_state(r->replica, r->state, r->state_size, on_heard, r);
 	if (ret)
 		return ret;
 	r->pending = r->committed + 1;

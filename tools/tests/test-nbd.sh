@@ -289,6 +289,21 @@ asks_in_bulk()
 	[ "$asked" -le 4 ]
 }
 
+# Killed while it is asked something: it is said that it is gone.
+dies_when_asked()
+{
+	local got=0
+
+	nbdkit_serve --filter=log --filter=delay memory 64M logfile="$tmp/requests" \
+		delay-extents=60 || return 1
+	"$cmd" copy ram "$uri" --no-pause >"$tmp/out" 2>"$tmp/err" &
+	copy=$!
+	await "$copy" grep -q ' Extents ' "$tmp/requests" && kill -9 "$server" || return 1
+	wait "$copy" || got=$?
+	[ "$got" = 1 ] && said "cannot ask what it has" &&
+		grep -qE "not connected|disconnected|shutdown" "$tmp/err"
+}
+
 # A server that ends with its last client is there as long as it is wanted.
 server_ends_with_us()
 {
@@ -412,7 +427,7 @@ dd if=/dev/zero of="$ram" bs=1M count=4 seek=30 conv=notrunc status=none
 dd if=/dev/urandom of="$ram" bs=1M count=8 seek=50 conv=notrunc status=none
 
 echo "TAP version 13"
-echo "1..22"
+echo "1..23"
 check "memory, verified" to_memory
 check "old content of the target goes" old_content
 check "servers without zero, extents, several connections, large blocks" plain_servers
@@ -433,6 +448,7 @@ check "slow answers" slow_answers
 check "the server tries again" server_tries_again
 check "the server is asked for what it needs, once" asks_for_what_it_needs
 check "the server is asked in bulk what it has" asks_in_bulk
+check "the server dies when it is asked" dies_when_asked
 check "the server ends with its last client" server_ends_with_us
 check "the server dies and comes back" server_comes_back
 check "the server dies and another comes" another_server_comes

@@ -466,6 +466,38 @@ static void old_content_goes(void)
 	pipeline_close(pipe_);
 }
 
+static void count_call(void *arg)
+{
+	++*(unsigned int *)arg;
+}
+
+/* Who keeps others informed can do so for each answer, also while nothing is sent. */
+static void progress_while_asking(void)
+{
+	unsigned int calls = 0, before;
+	struct pipeline_options opts = {
+		.threads = true,
+		.progress = count_call,
+		.progress_arg = &calls,
+	};
+
+	CHECK(set_up(2, true));
+	pipeline_close(pipe_);
+	CHECK_EQ(pipeline_open(&pipe_, &memory.base, &server.base, &opts), 0);
+	/* Nothing but zeroes there: an answer for each page, by fake_extent(). */
+	CHECK_EQ(pipeline_clear(pipe_), 0);
+	CHECK(calls >= NPAGES);
+	pipeline_close(pipe_);
+
+	/* Data there: the memory here is asked for its holes, too. */
+	CHECK_EQ(pipeline_open(&pipe_, &memory.base, &server.base, &opts), 0);
+	memset(server.bytes, 'o', NPAGES * PAGE);
+	before = calls;
+	CHECK_EQ(pipeline_clear(pipe_), 0);
+	CHECK(calls - before >= 2 * NPAGES);
+	pipeline_close(pipe_);
+}
+
 static void requests_are_as_small_as_the_server_wants(void)
 {
 	CHECK(set_up(2, true));
@@ -771,6 +803,7 @@ int main(void)
 		TAP_TEST(rounds),
 		TAP_TEST(zeroed_once),
 		TAP_TEST(old_content_goes),
+		TAP_TEST(progress_while_asking),
 		TAP_TEST(requests_are_as_small_as_the_server_wants),
 		TAP_TEST(broken_connection),
 		TAP_TEST(server_forgets),
