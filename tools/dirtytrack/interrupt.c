@@ -9,6 +9,12 @@
 #include "interrupt.h"
 #include "units.h"
 
+/*
+ * How often an alarm comes until it is set anew: libnbd begins a wait anew after each, so
+ * not as often as such a wait is short.
+ */
+#define ALARM_AGAIN_US 500000
+
 volatile sig_atomic_t interrupted;
 
 static const int caught[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
@@ -83,6 +89,8 @@ void interrupt_at(double deadline)
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGALRM, &sa, NULL);
 	if (deadline) {
+		/* Again: it may come right before a call that waits. */
+		timer.it_interval.tv_usec = ALARM_AGAIN_US;
 		/* Nothing is no time for a timer. */
 		if (left < 1e-6)
 			left = 1e-6;

@@ -47,7 +47,8 @@ static int prepare(struct pause *base)
 	bool running = false;
 	int ret = is_running((struct pause_qmp *)base, &running);
 
-	base->idle = !running;
+	if (!ret)
+		base->idle = !running;
 	return ret;
 }
 

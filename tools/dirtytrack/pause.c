@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <errno.h>
 #include <signal.h>
 
 #include "msg.h"
@@ -138,6 +139,24 @@ int pause_begin(struct pause *p)
 	p->paused = true;
 	p->lent = false;
 	return p->ops->pause(p);
+}
+
+int pause_fence(struct pause *p)
+{
+	int ret = p->prepared ? 0 : pause_prepare(p);
+	bool idle = p->idle;
+
+	if (ret == -EINTR)
+		return ret;
+	guard_tell(&p->guard, GUARD_FENCE);
+	hold_stops(SIG_BLOCK);
+	p->paused = true;
+	p->lent = false;
+	/* Who had it paused may let it go on. */
+	p->idle = false;
+	ret = p->ops->pause(p);
+	p->idle = idle;
+	return ret;
 }
 
 static int tell(struct pause *p, char state)

@@ -92,6 +92,11 @@ struct qmp *pause_qmp(const struct pause *p);
  */
 int pause_prepare(struct pause *p);
 int pause_begin(struct pause *p);
+/*
+ * Instead: the guest must stand still, whoever else has it paused, and whatever cannot be
+ * found out, or has become of the guard.
+ */
+int pause_fence(struct pause *p);
 /* Also of what was only prepared. */
 int pause_end(struct pause *p);
 /*

@@ -106,6 +106,7 @@ static int fence(struct replicate *r)
 	sig_atomic_t signal = interrupted;
 	int ret = 0;
 
+	r->must_stand = true;
 	if (r->fenced)
 		return 0;
 	interrupt_at(0);
@@ -113,7 +114,7 @@ static int fence(struct replicate *r)
 	/* Also when it was about to be paused, and what was asked got no answer. */
 	while (!r->stands) {
 		interrupted = 0;
-		ret = pause_begin(r->pause);
+		ret = pause_fence(r->pause);
 		if (interrupted)
 			signal = interrupted;
 		if (ret != -EINTR)
@@ -137,7 +138,7 @@ static int let_go(struct replicate *r)
 
 	if (is_lease_over(r))
 		return fence(r);
-	r->fenced = r->stands = false;
+	r->fenced = r->stands = r->must_stand = false;
 	renew_lease(r);
 	ret = pause_end(r->pause);
 	/* To resume is not given up; what comes after it may be. */
@@ -261,6 +262,12 @@ static int check_phase(struct replicate *r, const struct replica_state *state)
 {
 	if (state->phase == STORE_REPLICA)
 		return 0;
+	/* It may still come to nothing: it is asked again. */
+	if (state->phase == STORE_FAILING_OVER && r->was_attached) {
+		int ret = fence(r);
+
+		return ret ? ret : -EBUSY;
+	}
 	/* Of another guest, or another time, it says nothing. */
 	r->taken_over = r->was_attached;
 	if (r->taken_over)
@@ -602,21 +609,23 @@ static int after_loss(struct replicate *r, int err, double *since)
 static int run_sessions(struct replicate *r)
 {
 	double since = 0;
-	int ret;
+	int ret, fenced;
 
 	for (;;) {
 		ret = session(r);
 		if (!ret)
 			return 0;
+		/* Before anything is said: who is told may take no output. */
+		fenced = is_lease_over(r) ? fence(r) : 0;
+		if (fenced)
+			return fenced;
 		ret = after_loss(r, ret, &since);
 		if (ret)
 			return ret;
 		end_session(r);
-		if (is_lease_over(r)) {
-			ret = fence(r);
-			if (ret)
-				return ret;
-		}
+		fenced = is_lease_over(r) ? fence(r) : 0;
+		if (fenced)
+			return fenced;
 		clear_alarm();
 		/* It may come a moment too early, and must come again. */
 		renew_lease(r);
@@ -629,14 +638,17 @@ static int run_sessions(struct replicate *r)
 static int stay_fenced(struct replicate *r)
 {
 	if (!fence(r))
-		msg_error("%s: it was not told that there is no lease any more: the guest stays paused, as it may be let run there",
-			  r->uri);
+		msg_error("%s: %s: the guest stays paused, as it may be let run there",
+			  r->uri, r->lease > 0 ?
+			  "it was not told that there is no lease any more" :
+			  "it was about to let the guest run");
 	return -EHOSTUNREACH;
 }
 
 /* With a lease, the guest may run here only when the secondary knows that there is none. */
 static int part(struct replicate *r, int err)
 {
+	const bool idle = r->pause->idle;
 	sig_atomic_t signal;
 	int ret = -ENOTCONN;
 
@@ -647,11 +659,13 @@ static int part(struct replicate *r, int err)
 	/* Of a guest whose QEMU is gone, it must not be said that it goes on. */
 	if (r->attached && !r->pause->ops->prepare(r->pause))
 		ret = replica_detach(r->replica);
+	/* That was asked for now, not when it was paused. */
+	r->pause->idle = idle;
 	if (r->taken_over)
 		fence(r);
-	else if (ret && has_lease(r))
+	else if (ret && (has_lease(r) || r->must_stand))
 		err = stay_fenced(r);
-	else if (r->fenced)
+	else if (r->must_stand)
 		let_go(r);
 	interrupted = signal;
 	return err;
@@ -727,7 +741,7 @@ void replicate_close(struct replicate *r)
 	vm_slots_free(&r->slots);
 	replica_free(r->replica);
 	/* Where it may run elsewhere, it is not resumed. */
-	if (r->pause && r->fenced)
+	if (r->pause && r->must_stand)
 		pause_leave(r->pause);
 	pause_free(r->pause);
 	if (r->state >= 0)

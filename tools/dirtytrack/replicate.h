@@ -119,6 +119,7 @@ struct replicate {
 	struct copy copy;		/* of what is sent before an epoch; phases of its pause */
 	struct copy_move moves[MAX_REPLICAS];
 	bool stands;			/* it was paused, and is not let go */
+	bool must_stand;		/* it may be let run there; also if it cannot be paused */
 	bool was_attached;
 	bool fatal;			/* it is no use to try again */
 	bool taken_over;		/* the guest was let run there */

@@ -582,6 +582,53 @@ case_lease()
 	guest_is goes_on
 }
 
+# What it says finds no reader: the guest stands still first.
+case_lease_stuck_output()
+{
+	start_secondary -- && start_primary && mkfifo said || return 1
+	# A reader who reads nothing, and is no one else's.
+	exec 8<>said
+	DIRTYTRACK_STANDIN=$PWD/src "$cmd" replicate --qmp qmp --answer 60 --interval 20 \
+		--lease 2 "$(uri)" >out 2>said 8>&- &
+	tool=$!
+	await "$tool" beyond 2 || return 1
+	timeout 2 head -c 1M /dev/zero >said || :
+	kill -STOP "$(of_worker nbdkit)"
+	guest_is stands
+}
+
+# QEMU does not stop it in time, and does it when nobody waits any more: it is not resumed.
+case_lease_slow_stop()
+{
+	touch go
+	start_secondary -- && start_primary --fail stop:slow &&
+		replicate --lease 2 --answer 3 && replicated_to 2 || return 1
+	rm go
+	kill -KILL "$(worker)"
+	kill_quietly "$dst"
+	ends 5 && grep -q "could not be stopped" err || return 1
+	touch go
+	guest_is stands
+}
+
+# The lease ends in an epoch's pause, and by the time it is known that it is not needed any
+# more nothing goes on but the end of the command: the guest runs.
+case_lease_interrupted_in_pause()
+{
+	start_secondary -- && start_primary --save 1500000 && replicate --lease 1 &&
+		await "$tool" beyond 0 || return 1
+	until_true stood 2
+	kill -INT "$tool"
+	ends 130 || return 1
+	grep -q '"event": "fenced"' out || return "$again"
+	guest_is here
+}
+
+stood()
+{
+	[ "$(grep -c "stands at" src.log)" -ge "$1" ]
+}
+
 # It ends in an orderly way: the guest goes on, and the secondary knows it.
 case_lease_interrupted()
 {
@@ -666,6 +713,25 @@ case_fence()
 		await "$tool" beyond "$(epoch)" || return 1
 	touch allowed
 	failover && [ -e fenced ] && guest_is there
+}
+
+# While the command is at work nobody knows how it ends: the guest stands still until then.
+case_fence_slow()
+{
+	local pid
+
+	start_secondary --fence 'touch fencing; sleep 3; false' -- && start_primary && replicate &&
+		await "$tool" beyond 2 || return 1
+	failover 2>/dev/null &
+	pid=$!
+	await "$pid" [ -e fencing ] && await "$pid" stands_here || return 1
+	wait "$pid" && return 1
+	guest_is goes_on && await "$tool" beyond "$(epoch)"
+}
+
+stands_here()
+{
+	grep -q '"event": "fenced"' out && [ "$(last_word src.log)" = stands ]
 }
 
 # The QEMU there fails at a command: it can be tried again, and is what it was.
@@ -961,6 +1027,7 @@ cases=(
 	commit_refused refused_late bad_name "silence 60 22" "silence 1 0" qemu_hangs qemu_fails qemu_wrong lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" fence_fails_later throttle tcp_tls
+	fence_slow lease_stuck_output lease_slow_stop lease_interrupted_in_pause
 	undo not_undone undo_refused undo_tries_again
 )
 for ((n = 0; n < 4; n++)); do
