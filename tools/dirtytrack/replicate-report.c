@@ -199,6 +199,17 @@ static void note_sent(struct replicate_report *rep)
 	put_event(rep, obj);
 }
 
+static void note_synced(struct replicate_report *rep)
+{
+	struct json_object *obj;
+
+	if (!rep->opts->json)
+		return;
+	obj = event_new(rep, "synchronised");
+	add_number(obj, "pages", rep->replicate->synced);
+	put_event(rep, obj);
+}
+
 static void happened(struct replicate_report *rep, const char *event, const char *text)
 {
 	if (rep->opts->json)
@@ -215,6 +226,9 @@ static void on_event(struct replicate *r, enum replicate_event event)
 	case REPLICATE_ATTACHED:
 		happened(rep, "attached", r->losses ?
 			 "the secondary is there again" : "the secondary is there");
+		break;
+	case REPLICATE_SYNCED:
+		note_synced(rep);
 		break;
 	case REPLICATE_SENT:
 		note_sent(rep);

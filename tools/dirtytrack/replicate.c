@@ -34,8 +34,34 @@
 /* Least that a throttle comes to, pages a second: a guest still lives. */
 #define LEAST_RATE 256
 
+static void count_sent(const struct replicate *r, uint64_t *pages, uint64_t *data)
+{
+	unsigned int i;
+
+	*pages = *data = 0;
+	for (i = 0; i < r->copy.nr_moves; i++) {
+		struct pipeline_stats stats;
+
+		/* It is being opened. */
+		if (!r->moves[i].pipe)
+			continue;
+		pipeline_get_stats(r->moves[i].pipe, &stats);
+		*pages += stats.pages;
+		*data += stats.data;
+	}
+}
+
+static void update_data(struct replicate *r)
+{
+	uint64_t pages, data;
+
+	count_sent(r, &pages, &data);
+	r->data = r->data_before + data;
+}
+
 static void tell(struct replicate *r, enum replicate_event event)
 {
+	update_data(r);
 	if (r->event)
 		r->event(r, event);
 }
@@ -62,7 +88,6 @@ static void committed(struct replicate *r)
 	r->epoch.throttle = r->throttle;
 	r->epochs++;
 	r->pages += r->epoch.pages;
-	r->data += r->epoch.data;
 	tell(r, REPLICATE_EPOCH);
 }
 
@@ -79,7 +104,7 @@ static bool has_lease(const struct replicate *r)
 	return r->lease > 0 && (r->committed || r->pending);
 }
 
-/* When it ends, whatever is being done is interrupted. */
+/* When it ends, whatever is being done is interrupted, by SIGALRM. */
 static void renew_lease(struct replicate *r)
 {
 	interrupt_at(has_lease(r) && !r->fenced ? lease_end(r) : 0);
@@ -150,15 +175,18 @@ static int let_go(struct replicate *r)
 
 static void keep_alive(struct replicate *r)
 {
-	double part = has_lease(r) && r->lease / LEASE_PARTS < ALIVE_SECONDS ?
+	/* Also before there is an epoch: the lease begins with it, and counts from before. */
+	double part = r->lease > 0 && r->lease / LEASE_PARTS < ALIVE_SECONDS ?
 		      r->lease / LEASE_PARTS : ALIVE_SECONDS;
 	struct replica_state state;
 
 	if (now() < replica_heard(r->replica) + part)
 		return;
-	/* When this fails, so does what is being sent. */
 	if (!replica_ask(r->replica, &state))
 		renew_lease(r);
+	else if (!interrupted)
+		/* What is being sent might be waited for without end: as at a lease's. */
+		raise(SIGALRM);
 }
 
 static void on_heard(void *arg)
@@ -208,10 +236,16 @@ static int open_move(struct replicate *r, unsigned int i)
 	return pipeline_open(&move->pipe, move->src, move->dst, &opts);
 }
 
+static int set_throttle(struct replicate *r, uint64_t rate);
+
 static void end_session(struct replicate *r)
 {
 	unsigned int i;
 
+	/* Without a secondary there is no link that is too slow. */
+	set_throttle(r, 0);
+	update_data(r);
+	r->data_before = r->data;
 	for (i = 0; i < r->nr; i++) {
 		pipeline_close(r->moves[i].pipe);
 		target_close(r->moves[i].dst);
@@ -300,9 +334,10 @@ static int begin_session(struct replicate *r)
 		ret = let_go(r);
 	for (i = 0; i < r->nr && !ret; i++)
 		ret = open_move(r, i);
-	/* What is wrong the first time is not the connection. */
+	/* What is wrong the first time, and not the connection, stays so. */
 	if (ret)
-		return r->epochs ? ret : fatal(r, ret);
+		return r->epochs || replica_ask(r->replica, &state) ? ret :
+								     fatal(r, ret);
 	tell(r, REPLICATE_ATTACHED);
 	return 0;
 }
@@ -319,6 +354,7 @@ static int synchronise(struct replicate *r)
 		.cancel = &interrupted,
 	};
 
+	uint64_t data;
 	unsigned int i;
 	int ret;
 
@@ -327,6 +363,10 @@ static int synchronise(struct replicate *r)
 	/* Rounds leave out what was written again: an epoch has it as it was captured. */
 	for (i = 0; i < r->nr; i++)
 		pipeline_skip_dirty(r->moves[i].pipe, false);
+	if (!ret) {
+		count_sent(r, &r->synced, &data);
+		tell(r, REPLICATE_SYNCED);
+	}
 	return ret;
 }
 
@@ -403,20 +443,6 @@ static int save(struct replicate *r)
 	return fatal(r, ret);
 }
 
-static void count_sent(const struct replicate *r, uint64_t *pages, uint64_t *data)
-{
-	unsigned int i;
-
-	*pages = *data = 0;
-	for (i = 0; i < r->copy.nr_moves; i++) {
-		struct pipeline_stats stats;
-
-		pipeline_get_stats(r->moves[i].pipe, &stats);
-		*pages += stats.pages;
-		*data += stats.data;
-	}
-}
-
 /* What can be done while the guest runs. */
 static int prepare(struct replicate *r)
 {
@@ -428,7 +454,21 @@ static int prepare(struct replicate *r)
 	return fatal(r, ret);
 }
 
-/* Until it is as it is to be sent. */
+/*
+ * A guest that somebody else has paused is not stopped, and he may have let it go on: then
+ * what was captured is of no one moment.
+ */
+static int check_idle(struct replicate *r)
+{
+	int ret;
+
+	if (!r->pause->idle)
+		return 0;
+	ret = fatal(r, r->pause->ops->prepare(r->pause));
+	return !ret && !r->pause->idle ? -EAGAIN : ret;
+}
+
+/* Until it is as it is to be sent.  -EAGAIN when it has to be taken again. */
 static int take_epoch(struct replicate *r)
 {
 	int ret = prepare(r), resumed;
@@ -449,6 +489,8 @@ static int take_epoch(struct replicate *r)
 	copy_phase_end(&r->copy, PHASE_STATE);
 	if (!ret)
 		ret = capture(r);
+	if (!ret)
+		ret = check_idle(r);
 	copy_phase_end(&r->copy, PHASE_MEMORY);
 	if (!ret)
 		ret = fatal(r, vm_state_settle(&r->saving));
@@ -535,6 +577,18 @@ static int adapt_throttle(struct replicate *r, double seconds)
 
 /* ---- one after the other ---- */
 
+/* What was captured goes back to the logs. */
+static int undo_epoch(struct replicate *r)
+{
+	unsigned int i;
+	int ret = 0;
+
+	forget_all(r);
+	for (i = 0; i < r->nr && !ret; i++)
+		ret = source_kept_undo(&r->sources[i].kept);
+	return fatal(r, ret);
+}
+
 static int do_epoch(struct replicate *r)
 {
 	uint64_t pages, data;
@@ -543,7 +597,11 @@ static int do_epoch(struct replicate *r)
 	memset(&r->epoch, 0, sizeof(r->epoch));
 	r->epoch_begin = now();
 	count_sent(r, &pages, &data);
-	ret = take_epoch(r);
+	while ((ret = take_epoch(r)) == -EAGAIN) {
+		ret = undo_epoch(r);
+		if (ret)
+			return ret;
+	}
 	if (!ret)
 		ret = send_captured(r);
 	if (ret)

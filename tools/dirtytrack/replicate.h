@@ -27,6 +27,7 @@ enum slow_link {
 
 enum replicate_event {
 	REPLICATE_ATTACHED,	/* all memory, or what has changed, is to be sent */
+	REPLICATE_SYNCED,	/* replicate.synced of it is sent; epochs are next */
 	REPLICATE_SENT,		/* replicate.epoch is about to be committed */
 	REPLICATE_EPOCH,	/* replicate.epoch is committed */
 	REPLICATE_LOST,		/* the secondary; the guest goes on without */
@@ -104,7 +105,8 @@ struct replicate {
 	struct replicate_epoch epoch;
 	uint64_t epochs;		/* committed by this process */
 	uint64_t pages;			/* of all epochs */
-	uint64_t data;
+	uint64_t data;			/* sent as data, before epochs, too */
+	uint64_t synced;		/* pages, each time, before the first epoch of a session */
 	uint64_t losses;		/* how often the secondary was lost */
 	bool attached;
 	bool fenced;			/* the guest stands still */
@@ -125,6 +127,7 @@ struct replicate {
 	bool taken_over;		/* the guest was let run there */
 	uint64_t committed;		/* there, as far as is known */
 	uint64_t pending;		/* is being committed, or 0 */
+	uint64_t data_before;		/* sent in sessions that have ended */
 	double epoch_begin;
 	uint64_t throttle;
 	struct vm_state saving;

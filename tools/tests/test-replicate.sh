@@ -145,10 +145,17 @@ checksum_of()
 		'map(select(.event == "sent" and .epoch == $n))[-1].checksum' out
 }
 
+# The last that the primary knows to be there.
+acknowledged()
+{
+	jq -s 'map(select(.event == "epoch").epoch) | max // 0' out
+}
+
 is_an_epoch()
 {
+	known=$(acknowledged)
 	n=$(epoch)
-	[ "$n" != 0 ] || return 1
+	[ "$n" != 0 ] && [ "$n" -ge "$known" ] || return 1
 	want=$(checksum_of "$n")
 	got=$("$checksum" dst/ram)
 	[ "$got" = "$want" ]
@@ -158,10 +165,10 @@ is_an_epoch()
 # has ended.
 slot_is_an_epoch()
 {
-	local n want='' got=''
+	local n want='' got='' known=
 
 	until_true is_an_epoch && return
-	echo "epoch $n: the slot's checksum is $got, not $want"
+	echo "epoch $n, $known was acknowledged: the slot's checksum is $got, not $want"
 	return 1
 }
 
@@ -210,7 +217,8 @@ failover()
 takes_over()
 {
 	[ -z "${others:-}" ] || others_stand || return 1
-	failover --force && grep -q "memory is what the primary sent" dst.log && guest_is there
+	failover --force && grep -q "memory is what the primary sent" dst.log && guest_is there &&
+		[ "$(epoch)" -ge "$(acknowledged)" ]
 }
 
 # ---- others write to the slot there ----
@@ -395,6 +403,8 @@ case_count()
 {
 	start_secondary -- && start_primary && replicate --count 5 && ends 0 || return 1
 	[ "$(jq -s 'map(select(.event == "epoch").epoch) == [1, 2, 3, 4, 5]' out)" = true ] &&
+		[ "$(jq -s 'map(select(.event == "end"))[0].data >
+			(map(select(.event == "epoch").data) | add) + 2000' out)" = true ] &&
 		[ "$(jq -s 'map(select(.event == "end"))[0] |
 			.epochs == 5 and .pause_min <= .pause_median and
 			.pause_median <= .pause_p99 and .pause_p99 == .pause_max' out)" = true ] &&
@@ -417,21 +427,29 @@ slow_primary()
 	start_primary --rate 1000 "$@" && replicate --max-bandwidth 6M
 }
 
+# synchronised TIMES
+synchronised()
+{
+	[ "$(grep -c '"event": "synchronised"' out)" -ge "$1" ]
+}
+
 # What an epoch had that did not get there is sent with the next, and not all of memory.
 case_reconnect()
 {
-	local before i
+	local i
 
 	# However long an epoch takes, it is of few pages.
-	start_secondary -- && slow_primary --hot 1000 && await "$tool" beyond 2 || return 1
+	start_secondary -- && slow_primary --hot 200 && await "$tool" beyond 2 || return 1
 	for ((i = 0; i < 3; i++)); do
-		before=$(epoch)
 		kill -KILL "$(of_worker nbdkit)"
-		await "$tool" beyond "$((before + 2))" || return 1
+		await "$tool" synchronised "$((i + 2))" && await "$tool" beyond "$(($(epoch) + 2))" ||
+			return 1
 	done
 	kill_quietly "$tool"
 	kill_quietly "$src"
 	[ "$(jq -s 'map(select(.event == "epoch").pages) | max < 2000' out)" = true ] &&
+		[ "$(jq -s 'map(select(.event == "synchronised").pages) |
+			length > 3 and .[0] > 3000 and (.[1:] | max < 2000)' out)" = true ] &&
 		slot_is_an_epoch && takes_over || return 1
 	# Something was under way.
 	[ "$(jq -s 'map(.event) | index("lost") != null' out)" = true ] || return "$again"
@@ -564,6 +582,29 @@ case_qemu_wrong()
 	DIRTYTRACK_STANDIN=$PWD/dst timeout 60 "$cmd" secondary --slot ram=16M --plugin "$plugin" \
 		--listen "unix:$PWD/nbd" -- /bin/false 2>err || got=$?
 	is status "$got" 125
+}
+
+# Nobody answers, and nobody says so: it is lost all the same, and comes back.
+case_silent()
+{
+	local pid
+
+	# Mostly pages are being sent, which wait for no more than the connection.
+	start_secondary -- && start_primary && replicate --answer 5 --max-bandwidth 6M &&
+		await "$tool" beyond 1 || return 1
+	pid=$(of_worker nbdkit)
+	kill -STOP "$pid"
+	await "$tool" grep -q '"event": "lost"' out || return 1
+	kill -CONT "$pid"
+	await "$tool" beyond "$(epoch)" && guest_is goes_on
+}
+
+# All connections end when the first of those to a slot is made: it is tried again.
+case_lost_early()
+{
+	start_secondary -- && start_primary && start_cutter 3 || return 1
+	via="cut"
+	replicate && await "$tool" beyond 2 && grep -q '"event": "lost"' out
 }
 
 # Its guest stands still when the secondary is silent, and goes on when it is not.
@@ -763,7 +804,32 @@ case_throttle()
 {
 	start_secondary -- && start_primary --rate 100000 &&
 		replicate --max-bandwidth 20M --on-slow throttle --report 0.2 --interval 100 \
-			-o +THROTTLE && await "$tool" beyond 12 && await "$tool" is_throttled
+			-o +THROTTLE && await "$tool" beyond 12 && await "$tool" is_throttled &&
+		await "$tool" is_limited || return 1
+	# By whom it was slow is gone.
+	there=$(worker)
+	kill_quietly "$dst"
+	kill -KILL "$there"
+	await "$tool" is_not_limited && alive "$tool"
+}
+
+# Pages a second that the guest is held to, 0 when to none.
+limit()
+{
+	local pages
+
+	pages=$(od -An -t u8 src/ram.limit)
+	echo "$((pages))"
+}
+
+is_limited()
+{
+	[ "$(limit)" -gt 0 ]
+}
+
+is_not_limited()
+{
+	[ "$(limit)" = 0 ]
 }
 
 is_throttled()
@@ -839,6 +905,13 @@ case_undo_tries_again()
 	takes_over
 }
 
+# is_asked_when_silent PORT: of a connection to there the kernel will ask whether it lives.
+is_asked_when_silent()
+{
+	awk -v port="$(printf "%04X" "$1")" '$3 ~ ":" port "$" && $6 ~ /^02:/ { found = 1 }
+		END { exit !found }' /proc/net/tcp
+}
+
 # By TCP with TLS, and what is said to people.
 case_tcp_tls()
 {
@@ -858,6 +931,12 @@ case_tcp_tls()
 		"$via_uri" >out 2>err &
 	tool=$!
 	ends 0 && grep -q "^5 epochs" out || return 1
+	DIRTYTRACK_STANDIN=$PWD/src env --default-signal=INT "$cmd" replicate --qmp qmp \
+		"$via_uri" >out 2>err &
+	tool=$!
+	await "$tool" is_asked_when_silent "$port" || return 1
+	kill -INT "$tool"
+	ends 130 || return 1
 	kill_quietly "$src"
 	"$cmd" failover --force "$via_uri" && [ "$(last_word dst.log)" = runs ]
 }
@@ -876,7 +955,14 @@ async def pump(a, b):
         pass
     finally:
         b.close()
+cut_at = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+clients = []
 async def client(r, w):
+    clients.append(w)
+    if len(clients) == cut_at:
+        for c in clients:
+            c.transport.abort()
+        return
     try:
         r2, w2 = await asyncio.open_unix_connection(sys.argv[2])
     except OSError:
@@ -891,10 +977,11 @@ async def main():
 asyncio.run(main())
 END
 
+# start_cutter [N]: it cuts all of them, once, when the Nth is made.
 start_cutter()
 {
 	rm -f cut cut.new
-	python3 "$top/cutter" cut nbd 2>/dev/null &
+	python3 "$top/cutter" cut nbd "$@" 2>/dev/null &
 	cutter=$!
 	await "$cutter" [ -S cut ]
 }
@@ -1028,6 +1115,7 @@ cases=(
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" fence_fails_later throttle tcp_tls
 	fence_slow lease_stuck_output lease_slow_stop lease_interrupted_in_pause
+	silent lost_early
 	undo not_undone undo_refused undo_tries_again
 )
 for ((n = 0; n < 4; n++)); do
