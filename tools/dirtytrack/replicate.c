@@ -432,6 +432,12 @@ static void stop_saving(struct pause *p)
 	vm_state_cancel(pause_qmp(p), r->answer);
 }
 
+/* In the guard: what QEMU migrates, or snapshots, some time is to have all memory. */
+static void guard_resumed(struct pause *p)
+{
+	vm_state_reset(pause_qmp(p));
+}
+
 static int save(struct replicate *r)
 {
 	int ret;
@@ -770,6 +776,7 @@ int replicate_open(struct replicate *r, const char *qmp)
 	r->pause->arg = r;
 	/* For the guard, who does not know how far it was. */
 	r->pause->undo = stop_saving;
+	r->pause->resumed = guard_resumed;
 	ret = pause_guard(r->pause);
 	r->pause->undo = NULL;
 	if (ret)
@@ -801,6 +808,8 @@ void replicate_close(struct replicate *r)
 	/* Where it may run elsewhere, it is not resumed. */
 	if (r->pause && r->must_stand)
 		pause_leave(r->pause);
+	else if (r->pause && r->was_attached && !r->fatal)
+		vm_state_reset(pause_qmp(r->pause));
 	pause_free(r->pause);
 	if (r->state >= 0)
 		close(r->state);

@@ -218,7 +218,7 @@ takes_over()
 {
 	[ -z "${others:-}" ] || others_stand || return 1
 	failover --force && grep -q "memory is what the primary sent" dst.log && guest_is there &&
-		[ "$(epoch)" -ge "$(acknowledged)" ]
+		migrates_all dst.log && [ "$(epoch)" -ge "$(acknowledged)" ]
 }
 
 # ---- others write to the slot there ----
@@ -410,14 +410,15 @@ case_count()
 			.pause_median <= .pause_p99 and .pause_p99 == .pause_max' out)" = true ] &&
 		[ "$(jq -s 'map(select(.event == "epoch") |
 			(.phases | add) - .pause | fabs < 0.0001) | all' out)" = true ] &&
-		guest_is here && slot_is_an_epoch
+		guest_is here && slot_is_an_epoch && migrates_all src.log
 }
 
 case_interrupted()
 {
 	start || return 1
 	kill -INT "$tool"
-	ends 130 && guest_is here && slot_is_an_epoch && [ "$(status .attached)" = false ]
+	ends 130 && guest_is here && slot_is_an_epoch && [ "$(status .attached)" = false ] &&
+		migrates_all src.log
 }
 
 # A link on which there is always an epoch under way, and a guest that writes little enough
