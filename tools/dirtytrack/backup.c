@@ -183,6 +183,8 @@ static int make_version(struct backup *b)
 	v->start = now();
 	v->opts = b->opts;
 	v->copy = b->copy;
+	/* A server that is stuck must not keep the guest paused. */
+	v->copy.patience = b->pause_opts.timeout;
 	v->copy.moves = v->moves;
 	v->copy.nr_moves = b->nr;
 	v->opts.copy = &v->copy;

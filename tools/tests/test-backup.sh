@@ -451,6 +451,15 @@ case_server_killed()
 		said "qemu-nbd: it was killed by signal 9"
 }
 
+# It does nothing while the guest stands still: the guest is not kept for it.
+case_server_stuck()
+{
+	in_version --count 4 --timeout 2 && touch arm && go_on && until_true is_held 2 &&
+		[ -e paused ] && rm arm hold && kill -STOP "$(cat pid)" && go_on &&
+		until_true is_running && ends 0 && all_same 3 && only 3 &&
+		said "nothing was done there in 2 s"
+}
+
 is_running()
 {
 	[ ! -e pause ] && [ ! -e paused ]
@@ -595,7 +604,7 @@ case_leftovers()
 cases=(
 	one_full busy_guest verified only_what_changed holes nothing_changed named_file
 	full_every version_removed restarted after_fails beside_others server
-	server_killed killed killed_in_pause interrupted interrupted_between no_space
+	server_killed server_stuck killed killed_in_pause interrupted interrupted_between no_space
 	fails_first gives_up strict in_the_way leftovers
 	several several_half several_numbers several_to_a_server several_killed several_refused
 )
