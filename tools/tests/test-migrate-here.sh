@@ -361,7 +361,7 @@ to_slot()
 case_slot()
 {
 	start_alone --rate 50000 && wait_on 1 && to_slot --verify || return 1
-	ends 0 && guest_is there && ! alive "$src" && grep -q '^identical: 8192 pages' out
+	ends 0 && guest_is there && until_true is_gone "$src" && grep -q '^identical: 8192 pages' out
 }
 
 case_slots()
@@ -375,7 +375,7 @@ case_slot_paused()
 {
 	start_alone && wait_on 1 && stop_guest || return 1
 	to_slot
-	ends 0 && sleep 0.3 && ! alive "$src" && alive "$there" && ! locked &&
+	ends 0 && sleep 0.3 && until_true is_gone "$src" && alive "$there" && ! locked &&
 		! grep -q "runs at" dst.log
 }
 

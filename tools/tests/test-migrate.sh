@@ -77,7 +77,7 @@ moved()
 {
 	there=$(receiver_child standin-qemu)
 	migrate "$@"
-	ends 0 && guest_is there && ! alive "$src" && grep -q '^downtime: ' out
+	ends 0 && guest_is there && until_true is_gone "$src" && grep -q '^downtime: ' out
 }
 
 case_unix()

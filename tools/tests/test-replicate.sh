@@ -208,6 +208,12 @@ guest_stands()
 	[ "$(last_word src.log)" = stands ] && ! locked
 }
 
+# For longer than in an epoch.
+guest_stays_fenced()
+{
+	guest_stands && sleep 0.5 && guest_stands
+}
+
 failover()
 {
 	"$cmd" failover "$@" "$(uri)"
@@ -636,7 +642,7 @@ case_lease_stuck_output()
 	await "$tool" beyond 2 || return 1
 	timeout 2 head -c 1M /dev/zero >said || :
 	kill -STOP "$(of_worker nbdkit)"
-	guest_is stands
+	until_true guest_stays_fenced
 }
 
 # QEMU does not stop it in time, and does it when nobody waits any more: it is not resumed.
