@@ -427,7 +427,7 @@ dd if=/dev/zero of="$ram" bs=1M count=4 seek=30 conv=notrunc status=none
 dd if=/dev/urandom of="$ram" bs=1M count=8 seek=50 conv=notrunc status=none
 
 echo "TAP version 13"
-echo "1..23"
+echo "1..24"
 check "memory, verified" to_memory
 check "old content of the target goes" old_content
 check "servers without zero, extents, several connections, large blocks" plain_servers
