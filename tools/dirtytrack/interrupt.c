@@ -54,12 +54,16 @@ void interrupt_catch(void)
 
 void interrupt_restore(void)
 {
+	sigset_t none;
 	size_t i;
 
 	for (i = 0; i < NR_CAUGHT; i++)
 		sigaction(caught[i], &old[i], NULL);
 	for (i = 0; i < NR_IGNORED; i++)
 		sigaction(ignored[i], &old[NR_CAUGHT + i], NULL);
+	/* A thread's, or a part of this program's, in which none may come. */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 void interrupt_die(void)

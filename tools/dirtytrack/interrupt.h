@@ -13,7 +13,7 @@
 extern volatile sig_atomic_t interrupted;
 
 void interrupt_catch(void);
-/* In a child before exec: dispositions as they were before interrupt_catch(). */
+/* In a child before exec: dispositions as before interrupt_catch(), nothing blocked. */
 void interrupt_restore(void);
 /* If a signal arrived, die of it; otherwise return. */
 void interrupt_die(void);

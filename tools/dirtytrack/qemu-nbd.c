@@ -31,7 +31,6 @@ static void exec_program(const char *const argv[], int socket, pid_t parent)
 {
 	int null = open("/dev/null", O_RDWR);
 	char number[24];
-	sigset_t none;
 
 	/* Not politely: what it writes to is removed then. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -54,8 +53,6 @@ static void exec_program(const char *const argv[], int socket, pid_t parent)
 		setenv("LISTEN_FDS", "1", 1);
 	}
 	interrupt_restore();
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	execvp(argv[0], (char *const *)argv);
 	_exit(NOT_FOUND);
 }

@@ -14,7 +14,6 @@
 static void exec_shell(const char *command, pid_t parent)
 {
 	int null = open("/dev/null", O_RDWR);
-	sigset_t none;
 
 	/* Who resumes a guest when we are dead must be the last one to do something. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -30,8 +29,6 @@ static void exec_shell(const char *command, pid_t parent)
 	/* Standard output has the events or the table. */
 	dup2(STDERR_FILENO, STDOUT_FILENO);
 	interrupt_restore();
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 	_exit(127);
 }

@@ -393,6 +393,15 @@ case_failover()
 }
 
 # A guest that writes a lot, by a buffer that holds little of it.
+# The guest that it has let run ends with it, and nothing is left.
+case_ended()
+{
+	start && kill_quietly "$src" && ends 5 6
+	failover --force && guest_is there || return 1
+	kill -TERM "$dst"
+	until_true is_gone "$dst" && ! locked
+}
+
 case_small_buffer()
 {
 	start_secondary -- && start_primary --rate 100000 &&
@@ -1117,7 +1126,7 @@ case_killed()
 }
 
 cases=(
-	failover small_buffer count interrupted reconnect refused taken_over session flush_refused
+	failover ended small_buffer count interrupted reconnect refused taken_over session flush_refused
 	commit_refused refused_late bad_name "silence 60 22" "silence 1 0" qemu_hangs qemu_fails qemu_wrong lease
 	lease_heard_last forced_goes_on lease_interrupted lease_qemu_killed lease_tool_killed automatic fence "fails_there load error"
 	"fails_there cont error" "fails_there cont die" fence_fails_later throttle tcp_tls
