@@ -9,7 +9,7 @@ VM_TOP=$(cd "$VM_TOOLS/../.." && pwd)
 VM_BUILD=$(readlink -m "$VM_TOP/build/vm")
 
 # The emulator of the test host: a newer one than the machine's, if it has been unpacked.
-# QEMU 7.2 gives a guest in the guest a triple fault now and then.
+# QEMU 7.2 more often gives a guest in the guest a triple fault.
 VM_QEMU=$VM_BUILD/qemu10/qemu-system-x86_64
 [ -s "$VM_BUILD/qemu10/release" ] || VM_QEMU=qemu-system-x86_64
 
