@@ -300,14 +300,22 @@ hot()
 		.return >/dev/null && wait_for hot_is "$1"
 }
 
+# Of 64 MiB, of which the guest makes use at once; and which has what it reports as free again
+# go back.
+hot_pages=$((64 * 256))
+
 plugs()
 {
-	hot $((64 << 20)) && populate hot 64M && near hot $((64 * 256))
+	hot $((64 << 20)) && rises hot $((hot_pages / 2)) && wait_for grep -q 'used new memory' console &&
+		[ "$(resident hot)" -le "$hot_pages" ]
 }
 
+# Within 1 % of what was plugged. Nothing of that is the guest's any more.
 unplugs()
 {
-	hot 0 && near hot 0
+	local slack=$((hot_pages / 100))
+
+	populate hot 64M && rises hot $((hot_pages / 2)) && hot 0 && near hot 0
 }
 
 plan 20
@@ -335,7 +343,7 @@ cd "$dir"
 # With memory that can be plugged, its kernel keeps 64 MiB for devices of 32 bits; and it
 # reports what is free only while that is more than 64 MiB.
 ram 384
-export KERNEL_OPTIONS="devices=1 spare=$spare memhp_default_state=online_movable loglevel=7"
+export KERNEL_OPTIONS="devices=1 touch=1 spare=$spare memhp_default_state=online_movable loglevel=7"
 export SLOTS="hot=256M"
 export MEMORY=${RAM_MIB}M,slots=1,maxmem=1G
 check "a guest that reports free pages boots" boots \
@@ -345,7 +353,7 @@ check "a guest that reports free pages boots" boots \
 has_ticked 2 ||
 	bail_out "no guest: $(cat vm.out; tail -n 25 console 2>/dev/null)"
 check "what it frees goes back to the host, and what it uses comes" follows_spare
-check "virtio-mem: 64 MiB are plugged" plugs
+check "virtio-mem: 64 MiB are plugged, and come as the guest uses them" plugs
 check "the guest is well" is_well
 check "they are unplugged, and go back to the host, within 1 %" unplugs
 check "the guest is well" is_well
