@@ -146,8 +146,7 @@ static void guard_act(void *arg, char state)
 		return;
 	}
 	/* Others may have been told so: then nobody else runs it. */
-	qmp_set_cancel(in->qmp, NULL);
-	qmp_command(in->qmp, "cont", NULL);
+	incoming_cont(in);
 	vm_state_reset(in->qmp);
 }
 
@@ -186,6 +185,12 @@ int incoming_start(struct incoming *in)
 int incoming_promise(struct incoming *in)
 {
 	return guard_tell(&in->guard, GUARD_RUN);
+}
+
+int incoming_cont(struct incoming *in)
+{
+	qmp_set_cancel(in->qmp, NULL);
+	return qmp_command(in->qmp, "cont", NULL);
 }
 
 void incoming_leave(struct incoming *in)

@@ -53,6 +53,11 @@ int incoming_start(struct incoming *in);
  * here on, its guard lets it.  0, or -errno without a message.
  */
 int incoming_promise(struct incoming *in);
+/*
+ * Lets the guest run.  It may, whatever the answer: to be interrupted is too late, before
+ * and after.  0, or a message and -errno.
+ */
+int incoming_cont(struct incoming *in);
 /* It is to outlive this process, as it is. */
 void incoming_leave(struct incoming *in);
 

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,10 +11,13 @@
 
 #include "listen.h"
 #include "msg.h"
+#include "tcp.h"
 #include "unix-socket.h"
 
 #define UNIX_PREFIX "unix:"
 #define BACKLOG 64
+/* A client that is silent is asked so often. */
+#define SILENT_PROBES 3
 
 static int fail(const char *address, const char *what)
 {
@@ -60,24 +62,6 @@ static int listen_unix(struct listener *l, const char *path)
 	return 0;
 }
 
-/*
- * A host that lost its power, or a route, says nothing of it.  What is accepted here has this
- * from the socket that listens, whoever accepts it.
- */
-static void notice_silence(int fd)
-{
-	/* Seconds: of silence, and between what is asked after that. */
-	const int on = 1, idle = 5, interval = 5, count = 3;
-	/* Without an answer to that, or to what was sent. */
-	const unsigned int ms = (idle + interval * count) * 1000;
-
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
-}
-
 static int listen_addr(struct listener *l, const struct addrinfo *ai)
 {
 	int one = 1, ret;
@@ -87,7 +71,8 @@ static int listen_addr(struct listener *l, const struct addrinfo *ai)
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	notice_silence(fd);
+	/* Whoever accepts a connection has this from here. */
+	tcp_notice_silence(fd, SILENT_PROBES);
 	/* The wildcard of IPv4 has a socket of its own. */
 	if (ai->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <ctype.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <libnbd.h>
@@ -14,15 +11,15 @@
 #include "interrupt.h"
 #include "msg.h"
 #include "nbd-client.h"
+#include "tcp.h"
 #include "units.h"
 
 /* A signal is seen after it. */
 #define WAIT_MS 200
 /* Bytes of a file that are sent at once. */
 #define CHUNK (1024 * 1024)
-/* A host that is gone acknowledges nothing; it is asked when it is silent, too. */
-#define TCP_TIMEOUT_MS 15000
-#define TCP_SILENT_SECONDS 5
+/* A server that is silent is asked so often. */
+#define SILENT_PROBES 2
 
 static int connect_in_time(struct nbd_handle *nbd, const char *uri, double deadline)
 {
@@ -40,20 +37,6 @@ static int connect_in_time(struct nbd_handle *nbd, const char *uri, double deadl
 	return nbd_aio_is_ready(nbd) > 0 ? 0 : -EIO;
 }
 
-static void limit_silence(struct nbd_handle *nbd)
-{
-	const int ms = TCP_TIMEOUT_MS, seconds = TCP_SILENT_SECONDS, on = 1;
-	const int probes = TCP_TIMEOUT_MS / 1000 / TCP_SILENT_SECONDS - 1;
-	const int fd = nbd_aio_get_fd(nbd);
-
-	/* Of no use on a Unix socket, where the other side cannot vanish. */
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-}
-
 int nbd_client_open(struct nbd_handle **out, const char *uri, double deadline)
 {
 	struct nbd_handle *nbd = nbd_create();
@@ -69,7 +52,7 @@ int nbd_client_open(struct nbd_handle **out, const char *uri, double deadline)
 		nbd_close(nbd);
 		return ret;
 	}
-	limit_silence(nbd);
+	tcp_notice_silence(nbd_aio_get_fd(nbd), SILENT_PROBES);
 	*out = nbd;
 	return 0;
 }

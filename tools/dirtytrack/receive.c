@@ -73,10 +73,8 @@ static int do_run(struct receive *r, bool paused)
 			give_up(r, "the receiver's guard is gone");
 			return EIO;
 		}
-		/* From here on the guest may run: an interrupt is too late. */
-		qmp_set_cancel(r->qemu.qmp, NULL);
 		/* From a QEMU that does not answer, one that runs nothing is made. */
-		if (qmp_command(r->qemu.qmp, "cont", NULL)) {
+		if (incoming_cont(&r->qemu)) {
 			give_up(r, msg_last());
 			return EIO;
 		}

@@ -236,7 +236,23 @@ static int open_move(struct replicate *r, unsigned int i)
 	return pipeline_open(&move->pipe, move->src, move->dst, &opts);
 }
 
-static int set_throttle(struct replicate *r, uint64_t rate);
+static int set_throttle(struct replicate *r, uint64_t rate)
+{
+	unsigned int i;
+
+	if (rate == r->throttle)
+		return 0;
+	r->throttle = rate;
+	for (i = 0; i < r->nr; i++) {
+		struct source *src = &r->sources[i].base;
+		int ret = src->ops->limit(src, rate && rate < r->nr ? 1 :
+					       rate / r->nr);
+
+		if (ret)
+			return fatal(r, ret);
+	}
+	return 0;
+}
 
 static void end_session(struct replicate *r)
 {
@@ -543,24 +559,6 @@ static int commit(struct replicate *r)
 }
 
 /* ---- a link that is too slow ---- */
-
-static int set_throttle(struct replicate *r, uint64_t rate)
-{
-	unsigned int i;
-
-	if (rate == r->throttle)
-		return 0;
-	r->throttle = rate;
-	for (i = 0; i < r->nr; i++) {
-		struct source *src = &r->sources[i].base;
-		int ret = src->ops->limit(src, rate && rate < r->nr ? 1 :
-					       rate / r->nr);
-
-		if (ret)
-			return fatal(r, ret);
-	}
-	return 0;
-}
 
 /* @seconds: what the epoch took, its pause and all. */
 static int adapt_throttle(struct replicate *r, double seconds)

@@ -184,8 +184,7 @@ static int let_run(struct coming *c)
 		return 0;
 	/* From here on it uses its disks: to be killed, or interrupted, is too late. */
 	ret = incoming_promise(&c->qemu);
-	qmp_set_cancel(c->qemu.qmp, NULL);
-	return ret ? ret : qmp_command(c->qemu.qmp, "cont", NULL);
+	return ret ? ret : incoming_cont(&c->qemu);
 }
 
 static int bring(struct coming *c)

@@ -392,9 +392,7 @@ static int let_run(struct secondary *s)
 	}
 	/* From here on it is said to run here, and its guard sees to that. */
 	set_phase(s, STORE_RUNNING);
-	/* It may run: an interrupt is too late. */
-	qmp_set_cancel(s->qemu.qmp, NULL);
-	if (qmp_command(s->qemu.qmp, "cont", NULL)) {
+	if (incoming_cont(&s->qemu)) {
 		/* From a QEMU that does not answer, one that runs nothing is made. */
 		end_qemu(s);
 		return fail(s, STORE_FAILED, interrupted ? "interrupted" : msg_last());
